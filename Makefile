@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up all they need on a fresh machine with Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SECONDS ?= 15
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types tests format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,dev]'
+	@touch $@
+
+setup: $(VENV)/.installed ## make .venv with everything in it
+
+demo: setup ## a broker, a publisher of this machine's counters, live subscribers
+	@$(BIN)/quicbus demo --seconds $(SECONDS)
+
+test: lint types tests ## format, lint, types and all tests: what CI runs
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+tests: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+format: setup ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## throughput beside NATS over TLS where nats-server is installed, then the parts
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks dist build

@@ -1,0 +1,75 @@
+"""Every bound of queues, frames and buffers, with its reason; asserts tie together those that depend on each other."""
+
+from __future__ import annotations
+
+# --- messages -------------------------------------------------------------------------------------------------------
+MAX_MESSAGE_SIZE = 1024 * 1024
+"""Payload bytes of one message unless the broker is set otherwise."""
+MAX_MESSAGE_SIZE_CEILING = 64 * 1024 * 1024
+"""The largest `max_message_size` that may be set: a record is held whole in memory at the edge."""
+MAX_HEADERS_SIZE = 16 * 1024
+"""Encoded bytes of the headers of one message."""
+BATCH_OVERHEAD = 64 * 1024
+"""A batch is at most `max_message_size` plus this: room for headers, topic, reply topic and the table of lengths."""
+BATCH_TARGET_SIZE = 48 * 1024
+"""A batch is closed once it holds this many payload bytes: large enough that the cost of a batch is spread over
+hundreds of small messages, small enough that a lane is not held up long by one topic."""
+BATCH_MAX_MESSAGES = 4096
+"""A batch is closed at this many messages, however small; the table of lengths stays under 16 KiB."""
+
+# --- topics: MQTT 5, section 4.7.3 ----------------------------------------------------------------------------------
+MAX_TOPIC_SIZE = 65_535
+
+# --- control frames -------------------------------------------------------------------------------------------------
+MAX_CONTROL_FRAME_SIZE = 256 * 1024
+"""After the proof. A Subscribe with a filter of 65,535 bytes and a list of brokers fit; more is an attack."""
+MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF = 8 * 1024
+"""Hello with a chain of three P-256 certificates has about 2.5 KiB."""
+MAX_CLOSE_REASON_SIZE = 500
+"""Bytes of the reason in a QUIC close: it must fit a 1,200-byte datagram beside the frame."""
+
+# --- lanes ----------------------------------------------------------------------------------------------------------
+LANES = 8
+"""Streams for messages each way. More isolate loss better; each costs about 1 KiB of state at both ends.
+aioquic allows 128 unidirectional streams, qh3 103."""
+MAX_INCOMING_STREAMS = 64
+
+# --- credit ---------------------------------------------------------------------------------------------------------
+PUBLISH_WINDOW = 4 * 1024 * 1024
+"""Bytes of records a publisher may have on their way to the broker; raised where two largest batches need more."""
+SUBSCRIPTION_WINDOW_MESSAGES = 16_384
+SUBSCRIPTION_WINDOW_SIZE = 8 * 1024 * 1024
+"""What the broker may have on its way to one subscription; the rest of `max_pending` waits at the broker."""
+MAX_PENDING = 65_536
+MAX_PENDING_SIZE = 64 * 1024 * 1024
+BLOCK_TIMEOUT_S = 30.0
+
+# --- transport: memory below the streams ----------------------------------------------------------------------------
+UNDELIVERED_BEFORE_PROOF = 64 * 1024
+UNDELIVERED_SLACK = 1024 * 1024
+"""Datagram bytes fed in less stream bytes that came out, over the credit granted: over it the connection is closed."""
+
+# --- the edge -------------------------------------------------------------------------------------------------------
+MAX_CONNECTIONS = 10_000
+MAX_HALF_OPEN = 1_000
+RETRY_AUTO_HALF_OPEN = 100
+"""`retry = "auto"` demands Retry tokens above this many half-open handshakes."""
+HANDSHAKE_TIMEOUT_S = 10.0
+"""From the first datagram to the accepted proof."""
+MAX_SUBSCRIPTIONS = 10_000
+"""Of one client."""
+MAX_REFUSED_OVERSIZE = 8
+"""Oversize messages that a peer may send, although it was told the limit, before its connection is closed."""
+
+# --- the client -----------------------------------------------------------------------------------------------------
+OFFLINE_BUFFER_SIZE = 8 * 1024 * 1024
+"""Publishing while disconnected is buffered up to this many bytes, then waits."""
+YIELD_AFTER_MESSAGES = 512
+"""A publisher that never waits gives the event loop a turn after this many messages, so that batches leave."""
+
+assert BATCH_TARGET_SIZE <= BATCH_OVERHEAD, "a batch that is not closed yet must be allowed"
+assert BATCH_MAX_MESSAGES * 4 + 2 * MAX_HEADERS_SIZE <= BATCH_OVERHEAD, "table and headers of a full batch must fit"
+assert MAX_TOPIC_SIZE < MAX_CONTROL_FRAME_SIZE
+assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirectional streams"
+assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
+assert PUBLISH_WINDOW > MAX_MESSAGE_SIZE + BATCH_OVERHEAD

@@ -1,0 +1,109 @@
+"""What the endpoint offers for each connection, and what it calls: the two protocols that sessions are written against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from quicbus.transport.engine import Terminated
+
+__all__ = ["Address", "Connection", "ConnectionHandler", "ConnectionStatistics"]
+
+Address = tuple[str, int]
+"""IP address (IPv6 without brackets, IPv4-mapped ones shown as IPv4) and UDP port."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """Counters of one connection since it began. Sizes in bytes, times in seconds."""
+
+    datagrams_sent: int
+    datagrams_received: int
+    bytes_sent: int
+    bytes_received: int
+    address_changes: int
+    key_updates: int
+    rtt_s: float | None
+    """Of the last acknowledged ping; `None` before the first."""
+
+
+class Connection(Protocol):
+    """One connection, made by `Endpoint.dial` or by the endpoint for its listener. Nothing here waits.
+
+    What is written in one turn of the event loop leaves together at its end. After the handler's `closed` every call
+    does nothing.
+    """
+
+    @property
+    def is_client(self) -> bool: ...
+
+    @property
+    def engine(self) -> str:
+        """`aioquic`, `qh3` or `memory`."""
+        ...
+
+    @property
+    def peer_address(self) -> Address: ...
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    @property
+    def last_heard(self) -> float:
+        """When the last datagram of this connection arrived, by the endpoint's clock."""
+        ...
+
+    def open_stream(self) -> int:
+        """Open a unidirectional stream and return its id; raises `LimitExceeded` where the peer allows no more."""
+        ...
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None: ...
+
+    def stop_stream(self, stream_id: int, code: int) -> None: ...
+
+    def ping(self) -> None:
+        """Ask the peer's transport for a sign of life; it shows in `last_heard` and `statistics().rtt_s`."""
+        ...
+
+    def transmit_soon(self) -> None:
+        """Have `before_transmit` called at the end of this turn, then send."""
+        ...
+
+    def allow_undelivered(self, size: int) -> None:
+        """Set the bound on datagram bytes fed in less stream bytes that came out; `limits.UNDELIVERED_*`."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with an application code; the handler's `closed` follows, with what the peer can't change."""
+        ...
+
+    def statistics(self) -> ConnectionStatistics: ...
+
+
+class ConnectionHandler(Protocol):
+    """A session on a connection. The endpoint calls it from the event loop; nothing here may wait or raise.
+
+    An exception out of a handler closes its connection with `close_codes.INTERNAL_ERROR`, is logged with a traceback
+    and touches no other connection.
+    """
+
+    def negotiated(self) -> None:
+        """ALPN is settled. A listener that writes now has it ride in its first flight, before the dialer is known."""
+        ...
+
+    def connected(self, channel_binding: bytes) -> None:
+        """The handshake is complete; `channel_binding` is the same at both ends and of no other connection."""
+        ...
+
+    def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None: ...
+
+    def stream_reset(self, stream_id: int, code: int) -> None: ...
+
+    def before_transmit(self) -> None:
+        """The last call of a turn: hand all that was batched to `Connection.send`."""
+        ...
+
+    def closed(self, termination: Terminated) -> None:
+        """The last call of all, exactly once."""
+        ...

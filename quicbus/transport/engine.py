@@ -1,0 +1,214 @@
+"""The seam between quicbus and a QUIC implementation: a connection without I/O, its events, its configuration.
+
+Three engines meet it: `aioquic`, `qh3` and `memory`. Only `_aioquic.py`, `_qh3.py` and `_packets.py` import the
+libraries. An engine connection sees one constant peer address; which real address that stands for is the endpoint's
+business (a qh3 listener follows three changes of address and is deaf to the fourth).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "ConnectionIdIssued",
+    "ConnectionIdRetired",
+    "Engine",
+    "EngineConfiguration",
+    "EngineConnection",
+    "EngineEvent",
+    "HandshakeCompleted",
+    "Negotiated",
+    "PingAcknowledged",
+    "StreamData",
+    "StreamReset",
+    "Terminated",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfiguration:
+    """What both sides of a connection are made from. Times in seconds, sizes in bytes.
+
+    A listener needs `certificate_chain` and `private_key`; a dialer needs `authority` and `server_name`.
+    """
+
+    is_client: bool
+    alpn: str
+    certificate_chain: bytes = b""
+    """PEM, the own certificate first."""
+    private_key: bytes = field(default=b"", repr=False)
+    """PEM, PKCS #8, unencrypted."""
+    authority: bytes = b""
+    """PEM: one or more authority certificates that the listener's chain must lead to."""
+    server_name: str = ""
+    idle_timeout_s: float = 30.0
+    max_datagram_size: int = 1200
+    probe_datagram_size: bool = False
+    qlog_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """ALPN is settled: a listener may write, and what it writes rides in its first flight."""
+
+    alpn: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeCompleted:
+    """The handshake is complete. `channel_binding` (32 bytes) is the same at both ends and of no other connection."""
+
+    channel_binding: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamData:
+    """Bytes of a stream, in order. `ended`: the last ones (`data` may be empty)."""
+
+    stream_id: int
+    data: bytes
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The peer gave up a stream that it was sending, or refuses to receive one of ours."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class PingAcknowledged:
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionIdIssued:
+    """From now on datagrams may carry this id."""
+
+    connection_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionIdRetired:
+    connection_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """The last event of a connection.
+
+    `is_application`: `code` is one of `quicbus.wire.close_codes`; otherwise it is a QUIC transport error (RFC 9000
+    section 20.1; 0x100 + TLS alert) or 0 for an idle time-out. `is_local`: this side closed or gave up.
+    """
+
+    code: int
+    reason: str
+    is_application: bool
+    is_local: bool
+
+
+EngineEvent = (
+    Negotiated
+    | HandshakeCompleted
+    | StreamData
+    | StreamReset
+    | PingAcknowledged
+    | ConnectionIdIssued
+    | ConnectionIdRetired
+    | Terminated
+)
+
+
+class EngineConnection(Protocol):
+    """One QUIC connection without I/O. `now` is a monotonic time in seconds, the same clock in every call.
+
+    No call raises for what the peer sent; that ends in `Terminated`. Every call is allowed after `Terminated` and does
+    nothing then.
+    """
+
+    @property
+    def connection_ids(self) -> tuple[bytes, ...]:
+        """The ids that datagrams to this connection carry at first; events tell of later ones."""
+        ...
+
+    def connect(self, now: float) -> None:
+        """Dialers only, once: begin the handshake."""
+        ...
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        """Take one datagram."""
+        ...
+
+    def receive_segments(self, buffer: bytes, segment_size: int, now: float) -> None:
+        """Take many datagrams of `segment_size` bytes (the last may be shorter), all of one connection id."""
+        ...
+
+    def datagrams_to_send(self, now: float) -> list[bytes]:
+        """Return what wants to leave now, oldest first."""
+        ...
+
+    def next_event(self) -> EngineEvent | None: ...
+
+    def timer(self) -> float | None:
+        """Return when `handle_timer` wants to be called, or `None`."""
+        ...
+
+    def handle_timer(self, now: float) -> None: ...
+
+    def open_stream(self) -> int:
+        """Open a unidirectional stream towards the peer and return its id (RFC 9000 section 2.1).
+
+        Raises `LimitExceeded` when the peer allows no more at once.
+        """
+        ...
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        """Queue bytes on a stream; the engine keeps them until they are acknowledged."""
+        ...
+
+    def reset_stream(self, stream_id: int, code: int) -> None: ...
+
+    def stop_stream(self, stream_id: int, code: int) -> None:
+        """Ask the peer to stop sending on its stream."""
+        ...
+
+    def ping(self, uid: int) -> None:
+        """Send a PING frame; `PingAcknowledged(uid)` follows once it is acknowledged."""
+        ...
+
+    def request_key_update(self) -> None:
+        """Begin a key update (RFC 9001 section 6); only after the handshake is confirmed, otherwise nothing happens."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with an application code and a reason of at most `limits.MAX_CLOSE_REASON_SIZE` bytes.
+
+        Stream data queued just before is discarded. `Terminated` follows.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Makes connections. One instance serves any number of them."""
+
+    @property
+    def name(self) -> str:
+        """`aioquic`, `qh3` or `memory`."""
+        ...
+
+    def dial(self, configuration: EngineConfiguration) -> EngineConnection: ...
+
+    def accept(
+        self,
+        configuration: EngineConfiguration,
+        original_destination_connection_id: bytes,
+        retry_source_connection_id: bytes | None,
+    ) -> EngineConnection:
+        """Make the listener's side for an Initial. Both ids are as RFC 9000 section 7.3 names them."""
+        ...

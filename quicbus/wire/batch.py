@@ -1,0 +1,225 @@
+"""Batches: one topic, many messages, as bytes that a broker passes on without decoding a message.
+
+A *body* is written by the publisher and never changed on its way; only an overflow policy or a group, which share
+whole messages, cut one in two. Layout, little-endian (docs/protocol.md, "Lanes"):
+
+```
+flags u8 | topic size u16 | reply topic size u16 | count u32 | number u64 | expires_in_ms u64 | topic | reply topic | table of message sizes | messages
+```
+
+With `FLAG_HEADERS` every message begins with the size of its headers (u16) and the headers (a msgpack map of strings);
+without it a message is its payload.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quicbus import limits
+from quicbus.exceptions import ProtocolViolation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "FLAG_HEADERS",
+    "FLAG_REQUEST",
+    "FLAG_WIDE",
+    "Body",
+    "decode_headers",
+    "encode_body",
+    "encode_headers",
+    "message_with_headers",
+    "parse_body",
+    "read_messages",
+    "slice_body",
+    "split_headers",
+]
+
+FLAG_WIDE = 0x01
+"""Sizes in the table have four bytes instead of two."""
+FLAG_HEADERS = 0x02
+"""Every message begins with its headers."""
+FLAG_REQUEST = 0x04
+"""The publisher waits for a reply: the broker answers `NoResponder` where nobody subscribes."""
+_KNOWN_FLAGS = FLAG_WIDE | FLAG_HEADERS | FLAG_REQUEST
+
+# flags, topic size, reply topic size, count, number, expires_in in ms (0: never)
+_BODY = struct.Struct("<BHHIQQ")
+_HEADERS_SIZE = struct.Struct("<H")
+_SWAP = sys.byteorder == "big"
+
+_headers_encoder = msgspec.msgpack.Encoder()
+_headers_decoder = msgspec.msgpack.Decoder(dict[str, str])
+
+
+@dataclass(slots=True)
+class Body:
+    """A checked body: what a broker needs to know of it. `raw` are its bytes as they came.
+
+    Sizes are those of the table: payload and, with `FLAG_HEADERS`, headers.
+    """
+
+    raw: bytes
+    flags: int
+    topic: bytes
+    reply_to: bytes
+    count: int
+    number: int
+    expires_in_ms: int
+    sizes: array[int]
+    total: int
+    largest: int
+    messages_start: int
+
+
+def encode_body(
+    topic: bytes,
+    messages: Sequence[bytes],
+    *,
+    number: int,
+    flags: int = 0,
+    reply_to: bytes = b"",
+    expires_in_ms: int = 0,
+) -> bytes:
+    """Return the bytes of a body. `FLAG_WIDE` is set as the sizes need it."""
+    sizes = list(map(len, messages))
+    if max(sizes, default=0) > 0xFFFF:
+        flags |= FLAG_WIDE
+        table = array("I", sizes)
+    else:
+        flags &= ~FLAG_WIDE
+        table = array("H", sizes)
+    if _SWAP:
+        table.byteswap()
+    head = _BODY.pack(flags, len(topic), len(reply_to), len(sizes), number, expires_in_ms)
+    return b"".join((head, topic, reply_to, table.tobytes(), *messages))
+
+
+def parse_body(raw: bytes) -> Body:
+    """Check a body once, with no work per message, and return what stands in it.
+
+    Raises `ProtocolViolation` where the table lies: sizes that do not add up to the bytes that follow, no message.
+    """
+    if len(raw) < _BODY.size:
+        raise ProtocolViolation(f"a batch of {len(raw)} bytes is shorter than its fixed part")
+    flags, topic_size, reply_size, count, number, expires_in_ms = _BODY.unpack_from(raw)
+    if flags & ~_KNOWN_FLAGS:
+        raise ProtocolViolation(f"unknown batch flags 0x{flags & ~_KNOWN_FLAGS:02x}")
+    if not count:
+        raise ProtocolViolation("a batch without messages")
+    if not number:
+        raise ProtocolViolation("batches are numbered from 1")
+    topic_end = _BODY.size + topic_size
+    reply_end = topic_end + reply_size
+    messages_start = reply_end + count * (4 if flags & FLAG_WIDE else 2)
+    if messages_start > len(raw):
+        raise ProtocolViolation(f"a batch of {len(raw)} bytes cannot hold a table of {count} sizes")
+    sizes: array[int] = array("I" if flags & FLAG_WIDE else "H")
+    sizes.frombytes(raw[reply_end:messages_start])
+    if _SWAP:
+        sizes.byteswap()
+    total = sum(sizes)
+    if messages_start + total != len(raw):
+        raise ProtocolViolation(
+            f"the sizes of a batch add up to {total} bytes, but {len(raw) - messages_start} bytes follow its table"
+        )
+    return Body(
+        raw=raw,
+        flags=flags,
+        topic=raw[_BODY.size : topic_end],
+        reply_to=raw[topic_end:reply_end],
+        count=count,
+        number=number,
+        expires_in_ms=expires_in_ms,
+        sizes=sizes,
+        total=total,
+        largest=max(sizes),
+        messages_start=messages_start,
+    )
+
+
+def read_messages(body: Body) -> list[bytes]:
+    """Return the messages of a body, each with its headers where `FLAG_HEADERS` is set."""
+    raw = body.raw
+    if body.count == 1:
+        return [raw[body.messages_start :]]
+    ends = list(accumulate(body.sizes, initial=body.messages_start))
+    return [raw[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def slice_body(body: Body, start: int, stop: int) -> Body:
+    """Return a body that holds only the messages `start` to `stop` (exclusive) of this one."""
+    sizes = body.sizes[start:stop]
+    first = body.messages_start + sum(body.sizes[:start])
+    total = sum(sizes)
+    table = sizes
+    if _SWAP:
+        table = sizes[:]
+        table.byteswap()
+    head = _BODY.pack(
+        body.flags, len(body.topic), len(body.reply_to), stop - start, body.number, body.expires_in_ms
+    )
+    front = b"".join((head, body.topic, body.reply_to, table.tobytes()))
+    return Body(
+        raw=front + body.raw[first : first + total],
+        flags=body.flags,
+        topic=body.topic,
+        reply_to=body.reply_to,
+        count=stop - start,
+        number=body.number,
+        expires_in_ms=body.expires_in_ms,
+        sizes=sizes,
+        total=total,
+        largest=max(sizes),
+        messages_start=len(front),
+    )
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Return the bytes of the headers of one message, its size field included.
+
+    Raises `TypeError` for a key or value that is not a `str`, `ValueError` beyond `limits.MAX_HEADERS_SIZE`.
+    """
+    for key, value in headers.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"headers map str to str, not {key!r}: {value!r}")
+    encoded = _headers_encoder.encode(dict(headers))
+    if len(encoded) > limits.MAX_HEADERS_SIZE:
+        raise ValueError(f"headers have {len(encoded)} bytes, at most {limits.MAX_HEADERS_SIZE} may be")
+    return _HEADERS_SIZE.pack(len(encoded)) + encoded
+
+
+def message_with_headers(headers: bytes, payload: bytes) -> bytes:
+    """Join what `encode_headers` returned (empty: no headers) and a payload for a batch with `FLAG_HEADERS`."""
+    return (headers or b"\x00\x00") + payload
+
+
+def split_headers(message: bytes) -> tuple[bytes, bytes]:
+    """Return encoded headers and payload of a message out of a batch with `FLAG_HEADERS`.
+
+    Raises `ProtocolViolation` when the size of the headers is beyond the message or `limits.MAX_HEADERS_SIZE`.
+    """
+    if len(message) < 2:
+        raise ProtocolViolation("a message is shorter than the size of its headers")
+    end = 2 + message[0] + (message[1] << 8)
+    if end > len(message) or end - 2 > limits.MAX_HEADERS_SIZE:
+        raise ProtocolViolation("the headers are longer than their message")
+    return message[2:end], message[end:]
+
+
+def decode_headers(encoded: bytes) -> dict[str, str]:
+    """Return the headers; raises `ProtocolViolation` where they are not a msgpack map of strings."""
+    if not encoded:
+        return {}
+    try:
+        return _headers_decoder.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolViolation(f"headers: {error}") from None

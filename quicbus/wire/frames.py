@@ -1,0 +1,319 @@
+"""Control frames: typed values <-> bytes. A frame is type and length (varints), then a msgpack map.
+
+Unknown fields are ignored, missing or wrong ones refused with a `ProtocolViolation` that names them, unknown frame types
+skipped by their length. Which side sends which frame, and when, is in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from quicbus import limits
+from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.varint import decode_varint, encode_varint
+
+__all__ = [
+    "FRAME_TYPES",
+    "PROTOCOL_VERSION",
+    "STREAM_TYPE_CONTROL",
+    "STREAM_TYPE_LANE",
+    "Accepted",
+    "Drained",
+    "Flush",
+    "Flushed",
+    "Frame",
+    "FrameParser",
+    "GoAway",
+    "Hello",
+    "Limits",
+    "NoResponder",
+    "Ping",
+    "Pong",
+    "Refused",
+    "Subscribe",
+    "Subscribed",
+    "SubscriptionClosed",
+    "SubscriptionCredit",
+    "SubscriptionDropped",
+    "Taken",
+    "Unsubscribe",
+    "Welcome",
+    "encode_frame",
+]
+
+PROTOCOL_VERSION = 1
+STREAM_TYPE_CONTROL = 0x01
+STREAM_TYPE_LANE = 0x02
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all control frames; `TYPE` is the frame type on the wire."""
+
+    TYPE: ClassVar[int]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the listener enforces, so that the dialer can refuse early and by name."""
+
+    max_message_size: int
+    max_headers_size: int
+    max_subscriptions: int
+    max_filter_size: int
+
+
+class Welcome(Frame, frozen=True, kw_only=True):
+    """Listener, first frame: who it is and what it takes. It is sent before the dialer is known."""
+
+    TYPE = 0x01
+    version: int
+    node: bytes
+    boot: int
+    agent: str
+    limits: Limits
+    proof: bool = True
+    """A proof of possession is demanded; without it (a connection inside one process) Hello carries none."""
+
+
+class Hello(Frame, frozen=True, kw_only=True):
+    """Dialer, first frame: what it wants to be and the proof that it may."""
+
+    TYPE = 0x02
+    version: int
+    kind: str
+    """`client`; `node` is the mesh's."""
+    agent: str
+    name: str = ""
+    """A label for logs; what counts is the name in the certificate."""
+    chain: list[bytes] = []
+    """DER, the own certificate first."""
+    signature: bytes = b""
+
+
+class Accepted(Frame, frozen=True, kw_only=True):
+    """Listener: the proof is accepted. From here on the dialer may subscribe and publish."""
+
+    TYPE = 0x03
+    session: bytes
+    """16 random bytes: the third level of this session's reply topics, in hex."""
+    name: str
+    publish_credit: int
+    """Bytes of lane records that the dialer may send in all; `Taken.credit` raises it."""
+    brokers: list[str] = []
+    """URLs of further brokers."""
+    expires_in_s: float | None = None
+    """When the certificate, and with it the session, ends."""
+
+
+class Subscribe(Frame, frozen=True, kw_only=True):
+    TYPE = 0x04
+    id: int
+    """Chosen by the dialer, never used again in this session."""
+    filter: str
+    group: str | None = None
+    overflow: str = "drop_oldest"
+    max_pending: int
+    max_pending_size: int
+    window_messages: int
+    """How many messages may be on their way and unread; `SubscriptionCredit` moves the window on."""
+    window_size: int
+
+
+class Subscribed(Frame, frozen=True, kw_only=True):
+    """Listener: from here on every matching message that it takes is delivered, dropped by the policy, or counted."""
+
+    TYPE = 0x05
+    id: int
+
+
+class Unsubscribe(Frame, frozen=True, kw_only=True):
+    TYPE = 0x06
+    id: int
+
+
+class SubscriptionClosed(Frame, frozen=True, kw_only=True):
+    """Listener: the subscription has ended, with its final books. Answers Unsubscribe, or tells why it was ended."""
+
+    TYPE = 0x07
+    id: int
+    reason: str
+    """`unsubscribed`, `overflow`, `block_timeout`, `not_permitted`, `invalid`, `limit`."""
+    detail: str = ""
+    handed_over: int = 0
+    """Messages sent for it in all."""
+    dropped: dict[str, int] = {}
+    limit: str = ""
+    current: int = 0
+    allowed: int = 0
+
+
+class SubscriptionCredit(Frame, frozen=True, kw_only=True):
+    """Dialer: how much the application has consumed in all, in messages and in payload bytes as the table counts."""
+
+    TYPE = 0x08
+    id: int
+    messages: int
+    size: int
+
+
+class SubscriptionDropped(Frame, frozen=True, kw_only=True):
+    """Listener: how many messages the overflow policy and expiry took from the subscription in all, by reason."""
+
+    TYPE = 0x09
+    id: int
+    dropped: dict[str, int]
+
+
+class Taken(Frame, frozen=True, kw_only=True):
+    """Listener: what it has taken from this publisher in all. `credit` is the new bound on bytes of lane records."""
+
+    TYPE = 0x0A
+    accepted: int
+    """Messages."""
+    refused: int
+    """Messages; `Refused` said why."""
+    credit: int
+
+
+class Refused(Frame, frozen=True, kw_only=True):
+    """Listener: it did not take (part of) a batch."""
+
+    TYPE = 0x0B
+    number: int
+    """The batch number, 0 where the batch could not be read."""
+    messages: int
+    reason: str
+    """`too_large`, `not_permitted`, `invalid_topic`, `rate`, `draining`."""
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+class NoResponder(Frame, frozen=True, kw_only=True):
+    """Listener: nobody subscribes to the topic of the request batch `number`."""
+
+    TYPE = 0x0C
+    number: int
+
+
+class Flush(Frame, frozen=True, kw_only=True):
+    """Dialer: answer once every batch up to `batches` (a count, the session's batches are numbered from 1) was taken
+    or refused."""
+
+    TYPE = 0x0D
+    id: int
+    batches: int
+
+
+class Flushed(Frame, frozen=True, kw_only=True):
+    TYPE = 0x0E
+    id: int
+    accepted: int
+    refused: int
+
+
+class Ping(Frame, frozen=True, kw_only=True):
+    """Either side, at any time after Welcome or Hello: answer with `Pong` of the same id at once."""
+
+    TYPE = 0x0F
+    id: int
+
+
+class Pong(Frame, frozen=True, kw_only=True):
+    TYPE = 0x10
+    id: int
+
+
+class GoAway(Frame, frozen=True, kw_only=True):
+    """Either side: it will close. The other finishes what it has under way and answers `Drained`."""
+
+    TYPE = 0x11
+    reason: str
+    deadline_s: float
+
+
+class Drained(Frame, frozen=True, kw_only=True):
+    """Answers GoAway: nothing more will come. `batches` were sent on the lanes in all."""
+
+    TYPE = 0x12
+    batches: int
+
+
+FRAME_TYPES: dict[int, type[Frame]] = {cls.TYPE: cls for cls in Frame.__subclasses__()}
+"""0x20 Discover and 0x21 DiscoveryResponse are the mesh's."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders = {number: msgspec.msgpack.Decoder(cls) for number, cls in FRAME_TYPES.items()}
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return the bytes of `frame` as they stand on the control stream."""
+    body = _encoder.encode(frame)
+    return encode_varint(frame.TYPE) + encode_varint(len(body)) + body
+
+
+class FrameParser:
+    """Cuts a control stream (after its type byte) into frames, however the bytes are split.
+
+    A frame longer than `max_size` is a violation; one of an unknown type is skipped without being held in memory.
+    """
+
+    def __init__(self, max_size: int = limits.MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF) -> None:
+        self.max_size = max_size
+        self._buffer = bytearray()
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes and return the frames that are complete with them.
+
+        Raises `ProtocolViolation`; the stream is of no use after that.
+        """
+        self._buffer += data
+        frames: list[Frame] = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        buffer = self._buffer
+        while True:
+            if self._skip:
+                skipped = min(self._skip, len(buffer))
+                del buffer[:skipped]
+                self._skip -= skipped
+                if self._skip:
+                    return None
+            header = _frame_header(buffer)
+            if header is None:
+                return None
+            number, size, start = header
+            if number not in _decoders:
+                del buffer[:start]
+                self._skip = size
+                continue
+            if size > self.max_size:
+                raise ProtocolViolation(f"control frame 0x{number:x} has {size} bytes, at most {self.max_size} may be")
+            end = start + size
+            if len(buffer) < end:
+                return None
+            body = bytes(buffer[start:end])
+            del buffer[:end]
+            return _decode(number, body)
+
+
+def _frame_header(buffer: bytearray) -> tuple[int, int, int] | None:
+    """Return type, length and the offset of the body, or `None` when they are not all there."""
+    number = decode_varint(buffer)
+    if number is None:
+        return None
+    size = decode_varint(buffer, number[1])
+    if size is None:
+        return None
+    return number[0], size[0], size[1]
+
+
+def _decode(number: int, body: bytes) -> Frame:
+    try:
+        return _decoders[number].decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolViolation(f"{FRAME_TYPES[number].__name__}: {error}") from None

@@ -1,0 +1,185 @@
+"""Records on a lane: a size and a kind, then a batch on its way to the broker (Publish) or from it (Message).
+
+```
+u32 size (of what follows) | u8 kind | ...
+Publish: body
+Message: envelope | publisher | subscriptions (u32 id, u64 dropped so far) | body
+```
+
+A record of an unknown kind is skipped by its size. Kind 3 (Broadcast) is the mesh's.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quicbus.exceptions import ProtocolViolation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "KIND_MESSAGE",
+    "KIND_PUBLISH",
+    "RECORD_OVERHEAD",
+    "Delivery",
+    "Envelope",
+    "Oversize",
+    "Record",
+    "RecordParser",
+    "decode_delivery",
+    "encode_delivery",
+    "encode_publish",
+]
+
+KIND_PUBLISH = 0x01
+KIND_MESSAGE = 0x02
+
+_RECORD = struct.Struct("<IB")
+RECORD_OVERHEAD = _RECORD.size
+# hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
+_ENVELOPE = struct.Struct("<BIIQ16sQBH")
+_SUBSCRIPTION = struct.Struct("<IQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What nodes write around a body.
+
+    `sequence` numbers the batches of one boot of the origin from 1. `first` is the index, in the batch as it was
+    published, of the first message here. `age_ms` sums the time that the batch spent in queues of nodes.
+    """
+
+    origin: bytes
+    boot: int
+    sequence: int
+    publisher: str
+    first: int = 0
+    age_ms: int = 0
+    hop_limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A decoded Message record: for which subscriptions it is, each with the drops of that subscription so far."""
+
+    envelope: Envelope
+    subscriptions: tuple[tuple[int, int], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    kind: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Oversize:
+    """A record that was longer than the parser takes; its bytes are skipped as they arrive.
+
+    `head` are the first bytes of its payload, as far as they came with the chunk.
+    """
+
+    kind: int
+    size: int
+    head: bytes
+
+
+def encode_publish(body: bytes) -> bytes:
+    """Return the Publish record of a body."""
+    return _RECORD.pack(1 + len(body), KIND_PUBLISH) + body
+
+
+def encode_delivery(envelope: Envelope, subscriptions: Sequence[tuple[int, int]], body: bytes) -> bytes:
+    """Return the Message record of a body for the subscriptions (id, dropped so far) of one connection."""
+    publisher = envelope.publisher.encode()
+    head = _ENVELOPE.pack(
+        envelope.hop_limit,
+        envelope.age_ms,
+        envelope.first,
+        envelope.boot,
+        envelope.origin,
+        envelope.sequence,
+        len(publisher),
+        len(subscriptions),
+    )
+    table = b"".join([_SUBSCRIPTION.pack(number, dropped) for number, dropped in subscriptions])
+    size = 1 + len(head) + len(publisher) + len(table) + len(body)
+    return b"".join((_RECORD.pack(size, KIND_MESSAGE), head, publisher, table, body))
+
+
+def decode_delivery(payload: bytes) -> Delivery:
+    """Read the payload of a Message record; raises `ProtocolViolation`. The body is not parsed yet."""
+    try:
+        hop_limit, age_ms, first, boot, origin, sequence, publisher_size, count = _ENVELOPE.unpack_from(payload)
+        publisher_end = _ENVELOPE.size + publisher_size
+        body_start = publisher_end + count * _SUBSCRIPTION.size
+        publisher = payload[_ENVELOPE.size : publisher_end].decode()
+        if body_start > len(payload) or not count:
+            raise ProtocolViolation(f"a Message record of {len(payload)} bytes cannot name {count} subscriptions")
+        if count == 1:
+            subscriptions = (_SUBSCRIPTION.unpack_from(payload, publisher_end),)
+        else:
+            subscriptions = tuple(_SUBSCRIPTION.iter_unpack(payload[publisher_end:body_start]))
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ProtocolViolation(f"Message record: {error}") from None
+    envelope = Envelope(origin, boot, sequence, publisher, first, age_ms, hop_limit)
+    return Delivery(envelope, subscriptions, payload[body_start:])
+
+
+class RecordParser:
+    """Cuts a lane (after its type byte) into records, however the bytes are split.
+
+    `max_size` bounds what is held in memory; a longer record is reported as `Oversize` and skipped as it arrives.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self.max_size = max_size
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._wanted = _RECORD.size
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[Record | Oversize]:
+        """Take the next bytes and return the records that are complete with them."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._held + len(data) < self._wanted:
+            if data:
+                self._chunks.append(data)
+                self._held += len(data)
+            return []
+        if self._chunks:
+            self._chunks.append(data)
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        records: list[Record | Oversize] = []
+        offset = 0
+        available = len(data)
+        self._wanted = _RECORD.size
+        while available - offset >= _RECORD.size:
+            size, kind = _RECORD.unpack_from(data, offset)
+            if not size:
+                raise ProtocolViolation("a record without a kind")
+            start = offset + _RECORD.size
+            end = offset + 4 + size
+            if size > self.max_size:
+                records.append(Oversize(kind, size, data[start : start + 512]))
+                self._skip = max(0, end - available)
+                offset = min(end, available)
+                continue
+            if end > available:
+                self._wanted = end - offset
+                break
+            records.append(Record(kind, data[start:end]))
+            offset = end
+        rest = data[offset:]
+        if rest:
+            self._chunks.append(rest)
+        self._held = len(rest)
+        return records
