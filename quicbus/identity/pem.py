@@ -1,0 +1,53 @@
+"""Cutting PEM text into private keys and certificates, with errors that people can act on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from quicbus.exceptions import CredentialError
+
+__all__ = ["MAX_PEM_SIZE", "Parts", "split"]
+
+MAX_PEM_SIZE = 256 * 1024
+"""A credential has about 2 KiB; more than this is some other file, and is not searched."""
+
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Private keys as PEM, in the order of the text, and certificates."""
+
+    keys: list[bytes]
+    certificates: list[x509.Certificate]
+
+
+def split(data: bytes, source: str) -> Parts:
+    """Find the keys and certificates in `data`; raises `CredentialError` that begins with `source`.
+
+    Text around the blocks and blocks of other kinds are skipped, as other tools do.
+    """
+    parts = Parts([], [])
+    if len(data) > MAX_PEM_SIZE:
+        raise CredentialError(f"{source}: {len(data)} bytes are too many for a PEM file of keys and certificates")
+    for match in _BLOCK.finditer(data):
+        label = match[1]
+        if label == b"CERTIFICATE":
+            parts.certificates.append(_certificate(match[0], source))
+        elif label.endswith(b"PRIVATE KEY"):
+            parts.keys.append(match[0] + b"\n")
+    return parts
+
+
+def _certificate(block: bytes, source: str) -> x509.Certificate:
+    try:
+        certificate = x509.load_pem_x509_certificate(block)
+        # Both are parsed only when they are asked for.
+        certificate.public_key()
+        _ = certificate.extensions
+    except Exception:  # the library raises ValueError, UnsupportedAlgorithm and, for odd input, more
+        raise CredentialError(f"{source}: a certificate in it is unreadable") from None
+    return certificate
