@@ -38,6 +38,7 @@ __all__ = [
     "encode_headers",
     "message_with_headers",
     "parse_body",
+    "peek_body",
     "read_messages",
     "slice_body",
     "split_headers",
@@ -153,6 +154,12 @@ def read_messages(body: Body) -> list[bytes]:
         return [raw[body.messages_start :]]
     ends = list(accumulate(body.sizes, initial=body.messages_start))
     return [raw[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def peek_body(head: bytes) -> tuple[int, int]:
+    """Return count and number out of the first bytes (32 are enough) of a body that is not read whole; unchecked."""
+    _, _, _, count, number, _ = _BODY.unpack_from(head)
+    return count, number
 
 
 def slice_body(body: Body, start: int, stop: int) -> Body:

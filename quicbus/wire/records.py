@@ -31,7 +31,9 @@ __all__ = [
     "RecordParser",
     "decode_delivery",
     "encode_delivery",
+    "encode_delivery_front",
     "encode_publish",
+    "encode_subscriptions",
 ]
 
 KIND_PUBLISH = 0x01
@@ -39,6 +41,8 @@ KIND_MESSAGE = 0x02
 
 _RECORD = struct.Struct("<IB")
 RECORD_OVERHEAD = _RECORD.size
+_OVERSIZE_HEAD = 32
+"""An oversize record is reported once this much of it is there: the fixed part of a body, which numbers it."""
 # hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
 _ENVELOPE = struct.Struct("<BIIQ16sQBH")
 _SUBSCRIPTION = struct.Struct("<IQ")
@@ -80,7 +84,7 @@ class Record:
 class Oversize:
     """A record that was longer than the parser takes; its bytes are skipped as they arrive.
 
-    `head` are the first bytes of its payload, as far as they came with the chunk.
+    `head` are the first bytes of its payload: at least 32, further ones as far as they came with the chunk.
     """
 
     kind: int
@@ -95,20 +99,37 @@ def encode_publish(body: bytes) -> bytes:
 
 def encode_delivery(envelope: Envelope, subscriptions: Sequence[tuple[int, int]], body: bytes) -> bytes:
     """Return the Message record of a body for the subscriptions (id, dropped so far) of one connection."""
+    front = encode_delivery_front(envelope, len(subscriptions), len(body))
+    return b"".join((front, encode_subscriptions(subscriptions), body))
+
+
+def encode_delivery_front(envelope: Envelope, subscription_count: int, body_size: int) -> bytes:
+    """Return what stands before the table of subscriptions: the same for all connections of a fan-out that name as many."""
     publisher = envelope.publisher.encode()
-    head = _ENVELOPE.pack(
-        envelope.hop_limit,
-        envelope.age_ms,
-        envelope.first,
-        envelope.boot,
-        envelope.origin,
-        envelope.sequence,
-        len(publisher),
-        len(subscriptions),
+    size = 1 + _ENVELOPE.size + len(publisher) + subscription_count * _SUBSCRIPTION.size + body_size
+    return b"".join(
+        (
+            _RECORD.pack(size, KIND_MESSAGE),
+            _ENVELOPE.pack(
+                envelope.hop_limit,
+                envelope.age_ms,
+                envelope.first,
+                envelope.boot,
+                envelope.origin,
+                envelope.sequence,
+                len(publisher),
+                subscription_count,
+            ),
+            publisher,
+        )
     )
-    table = b"".join([_SUBSCRIPTION.pack(number, dropped) for number, dropped in subscriptions])
-    size = 1 + len(head) + len(publisher) + len(table) + len(body)
-    return b"".join((_RECORD.pack(size, KIND_MESSAGE), head, publisher, table, body))
+
+
+def encode_subscriptions(subscriptions: Sequence[tuple[int, int]]) -> bytes:
+    """Return the table of a Message record: each subscription with its drops so far."""
+    if len(subscriptions) == 1:
+        return _SUBSCRIPTION.pack(*subscriptions[0])
+    return b"".join([_SUBSCRIPTION.pack(number, dropped) for number, dropped in subscriptions])
 
 
 def decode_delivery(payload: bytes) -> Delivery:
@@ -143,6 +164,11 @@ class RecordParser:
         self._wanted = _RECORD.size
         self._skip = 0
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their record."""
+        return self._held
+
     def feed(self, data: bytes) -> list[Record | Oversize]:
         """Take the next bytes and return the records that are complete with them."""
         if self._skip:
@@ -169,6 +195,9 @@ class RecordParser:
             start = offset + _RECORD.size
             end = offset + 4 + size
             if size > self.max_size:
+                if available < start + _OVERSIZE_HEAD:
+                    self._wanted = start + _OVERSIZE_HEAD - offset
+                    break
                 records.append(Oversize(kind, size, data[start : start + 512]))
                 self._skip = max(0, end - available)
                 offset = min(end, available)
