@@ -7,11 +7,11 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Coroutine, Iterator
 
 __all__ = ["Interrupted", "loop_factory", "run", "run_until_signal"]
 
@@ -94,7 +94,7 @@ def _signals(first: Callable[[int], None]) -> Iterator[None]:
         try:
             loop.add_signal_handler(number, handle, number)
         except NotImplementedError:  # the loops of Windows
-            previous[number] = signal.signal(number, lambda n, _frame: loop.call_soon_threadsafe(handle, n) and None)
+            previous[number] = signal.signal(number, lambda n, _frame: _call_in(loop, handle, n))
     try:
         yield
     finally:
@@ -103,3 +103,7 @@ def _signals(first: Callable[[int], None]) -> Iterator[None]:
                 signal.signal(number, previous[number])
             else:
                 loop.remove_signal_handler(number)
+
+
+def _call_in(loop: AbstractEventLoop, handle: Callable[[int], None], number: int) -> None:
+    loop.call_soon_threadsafe(handle, number)

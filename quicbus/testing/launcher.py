@@ -14,16 +14,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
 __all__ = ["BrokerProcess", "Ended", "LaunchError", "Launched", "quicbus_command", "run_quicbus"]
+
+T = TypeVar("T")
 
 DEADLINE_S = 30.0
 """Far more than anything here takes on a busy machine; a test that meets it has failed."""
@@ -127,11 +129,12 @@ class Launched:
     ) -> str:
         """Return the first line, also of those that came before, that contains `wanted` or for which it is true."""
         accepts = wanted if callable(wanted) else lambda line: wanted in line
-        return self.wait_lines(lambda lines: next(filter(accepts, lines), None), stream=stream, deadline_s=deadline_s)
+        choose: Callable[[list[str]], str | None] = lambda lines: next(filter(accepts, lines), None)  # noqa: E731
+        return self.wait_lines(choose, stream=stream, deadline_s=deadline_s)
 
     def wait_lines(
-        self, choose: Callable[[list[str]], Any], *, stream: str = "stdout", deadline_s: float = DEADLINE_S
-    ) -> Any:
+        self, choose: Callable[[list[str]], T | None], *, stream: str = "stdout", deadline_s: float = DEADLINE_S
+    ) -> T:
         """Call `choose` with all lines so far whenever there are more, until it returns something other than `None`."""
         end = time.monotonic() + deadline_s
         with self._changed:
