@@ -13,6 +13,7 @@ QuicbusError
 ├── RequestFailed               a request got no reply
 │   ├── NoResponders
 │   └── RequestTimeout          (also a TimeoutError)
+├── WaitTimeout                 what was waited for did not come in time (also a TimeoutError)
 ├── ConnectionFailed            no connection to a broker (also a ConnectionError)
 │   ├── ConnectFailed           the first connect: each URL with its cause
 │   └── ConnectionLost          an established connection ended
@@ -55,6 +56,7 @@ __all__ = [
     "RequestTimeout",
     "SubscriptionEnded",
     "UsageError",
+    "WaitTimeout",
     "WouldBlock",
 ]
 
@@ -186,6 +188,18 @@ class RequestTimeout(RequestFailed, TimeoutError):
 
     def __str__(self) -> str:
         return f"no reply from {self.topic!r} within {self.timeout_s:g} s"
+
+
+class WaitTimeout(QuicbusError, TimeoutError):
+    """What was waited for (`what`) did not come within `timeout_s`; nothing is lost, wait again."""
+
+    def __init__(self, what: str, timeout_s: float) -> None:
+        super().__init__(what, timeout_s)
+        self.what = what
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return f"{self.what}: nothing came within {self.timeout_s:g} s"
 
 
 class ConnectionFailed(QuicbusError, ConnectionError):

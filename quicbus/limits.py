@@ -66,6 +66,15 @@ OFFLINE_BUFFER_SIZE = 8 * 1024 * 1024
 """Publishing while disconnected is buffered up to this many bytes, then waits."""
 YIELD_AFTER_MESSAGES = 512
 """A publisher that never waits gives the event loop a turn after this many messages, so that batches leave."""
+TOPIC_CACHE_SIZE = 16_384
+"""Topics whose check a client remembers; more in turn cost a microsecond each."""
+EVENTS_BUFFER = 256
+"""Events that one `bus.events()` holds unread; then the oldest goes and `missed` counts it."""
+REPLY_WINDOW_MESSAGES = 4096
+REPLY_WINDOW_SIZE = 8 * 1024 * 1024
+"""Of the one subscription that takes all replies of a client; it is consumed as it arrives."""
+TRACKED_BATCHES = 8192
+"""Batches on their way whose topics a client remembers, to name them when they are refused."""
 
 assert BATCH_TARGET_SIZE <= BATCH_OVERHEAD, "a batch that is not closed yet must be allowed"
 assert BATCH_MAX_MESSAGES * 4 + 2 * MAX_HEADERS_SIZE <= BATCH_OVERHEAD, "table and headers of a full batch must fit"
