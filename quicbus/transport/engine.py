@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from quicbus import limits
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -26,6 +28,7 @@ __all__ = [
     "StreamData",
     "StreamReset",
     "Terminated",
+    "cut_reason",
 ]
 
 
@@ -125,11 +128,23 @@ EngineEvent = (
 )
 
 
+def cut_reason(reason: str) -> str:
+    """Return as much of a close reason as `limits.MAX_CLOSE_REASON_SIZE` allows, cut between characters."""
+    encoded = reason.encode("utf-8", "replace")
+    if len(encoded) <= limits.MAX_CLOSE_REASON_SIZE:
+        return encoded.decode()
+    return encoded[: limits.MAX_CLOSE_REASON_SIZE].decode("utf-8", "ignore")
+
+
 class EngineConnection(Protocol):
     """One QUIC connection without I/O. `now` is a monotonic time in seconds, the same clock in every call.
 
     No call raises for what the peer sent; that ends in `Terminated`. Every call is allowed after `Terminated` and does
-    nothing then.
+    nothing then, with one exception: a side that closed answers datagrams that still arrive with its close again (RFC
+    9000 section 10.2.1), so whoever keeps such a connection for a second longer makes up for a close that was lost.
+
+    A peer's close is reported as soon as it is read. This side's own close (also a failed handshake) is reported after
+    the `datagrams_to_send` that carries it; until it was fetched by `next_event`, `timer` is due at once.
     """
 
     @property
@@ -169,7 +184,10 @@ class EngineConnection(Protocol):
         ...
 
     def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
-        """Queue bytes on a stream; the engine keeps them until they are acknowledged."""
+        """Queue bytes on a stream; the engine keeps them until they are acknowledged.
+
+        On a stream that this side ended or reset, or that the peer refused, they are dropped.
+        """
         ...
 
     def reset_stream(self, stream_id: int, code: int) -> None: ...
@@ -187,9 +205,10 @@ class EngineConnection(Protocol):
         ...
 
     def close(self, code: int, reason: str) -> None:
-        """Close with an application code and a reason of at most `limits.MAX_CLOSE_REASON_SIZE` bytes.
+        """Close with an application code; the reason is cut at `limits.MAX_CLOSE_REASON_SIZE` bytes.
 
-        Stream data queued just before is discarded. `Terminated` follows.
+        Stream data queued just before is discarded. Before the handshake is complete the peer learns no more than
+        that there was an error. `Terminated` follows the next `datagrams_to_send`.
         """
         ...
 
