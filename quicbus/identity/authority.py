@@ -44,9 +44,15 @@ class Authority:
         self.mesh = mesh
 
     @classmethod
-    def create(cls, *, days: float = AUTHORITY_DAYS, now: dt.datetime | None = None) -> Self:
-        """Make the authority of a new mesh, with a new key."""
-        key = generate_key()
+    def create(
+        cls,
+        *,
+        days: float = AUTHORITY_DAYS,
+        key: ec.EllipticCurvePrivateKey | None = None,
+        now: dt.datetime | None = None,
+    ) -> Self:
+        """Make the authority of a new mesh, with a new key unless one is given; the mesh's id is a hash of it."""
+        key = key or generate_key()
         mesh = mesh_id_of(key.public_key())
         name = _subject("quicbus authority", mesh)
         start, end = _period(days, now, None)

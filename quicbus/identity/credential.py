@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from quicbus.exceptions import CredentialError
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
 __all__ = ["Credential"]
@@ -50,9 +50,7 @@ class Credential:
         return server_name_of(self.mesh)
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], *, role: Role | None = None, now: dt.datetime | None = None
-    ) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, role: Role | None = None, now: dt.datetime | None = None) -> Self:
         """Read a credential file; raises `CredentialError` with the remedy.
 
         `role`: refuse others. `now` decides about expiry and is the clock's unless given.
@@ -136,7 +134,8 @@ class Credential:
         ordered = [own, *(one for one in chain if one is not own)]
         if not _leads_to(ordered, authorities):
             raise CredentialError(
-                f"{source}: the certificate is not signed by the authority beside it; write a new one with {ISSUE_CLIENT}"
+                f"{source}: the certificate is not signed by the authority beside it; "
+                f"write a new one with {ISSUE_CLIENT}"
             )
         return cls(
             role=identity.role,
@@ -176,7 +175,8 @@ class Credential:
         if now < self.not_before:
             raise CredentialError(
                 f"{source}: the certificate of {self.role} {self.name} is valid only from "
-                f"{self.not_before:%Y-%m-%d %H:%M} UTC and it is {now:%Y-%m-%d %H:%M} UTC here; set this machine's clock"
+                f"{self.not_before:%Y-%m-%d %H:%M} UTC and it is {now:%Y-%m-%d %H:%M} UTC here; "
+                "set this machine's clock"
             )
 
     def to_pem(self) -> bytes:
@@ -202,13 +202,14 @@ def _read(path: str | os.PathLike[str], what: str) -> bytes:
 
 
 def _leads_to(chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate]) -> bool:
-    current = chain[0]
-    for issuers in (authorities, *([issuer] for issuer in chain[1:])):
-        if any(_is_issued_by(current, issuer) for issuer in issuers):
-            if issuers is authorities:
-                return True
-            current = issuers[0]
-    return any(_is_issued_by(current, issuer) for issuer in authorities)
+    current: x509.Certificate | None = chain[0]
+    for _ in chain:
+        if current is None:
+            break
+        if any(_is_issued_by(current, authority) for authority in authorities):
+            return True
+        current = next((one for one in chain[1:] if one is not current and _is_issued_by(current, one)), None)
+    return False
 
 
 def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -56,7 +56,7 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidSetting(
             "name",
-            f"{name[:80]!r} is not allowed: 1 to {MAX_NAME_SIZE} of A-Z a-z 0-9 . _ @ - beginning with a letter or digit",
+            f"{name[:80]!r} is not allowed: 1 to {MAX_NAME_SIZE} of A-Z a-z 0-9 . _ @ -, a letter or digit first",
         )
     return name
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import datetime as dt
 
 __all__ = [
-    "MAX_CERTIFICATE_SIZE",
-    "MAX_CHAIN_LENGTH",
     "ISSUE_CLIENT",
     "ISSUE_NODE",
+    "MAX_CERTIFICATE_SIZE",
+    "MAX_CHAIN_LENGTH",
     "Peer",
     "ProofRefused",
     "check_listener_certificate",

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from quicbus.identity.names import Role
 from quicbus.identity.peer import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SIGNATURE_SIZE", "Verifier", "sign_proof"]
 
 _CONTEXT = b"quicbus proof of possession v1"
-# Every kind of signature has a context string of its own; no other may begin with these bytes and their length.
+# Every kind of signature has a context string of its own.
 MAX_SIGNATURE_SIZE = 80
 """A DER signature on P-256 has at most 72 bytes."""
 
@@ -54,7 +54,9 @@ class Verifier:
 
     def __init__(self, authority_pem: bytes, mesh: str) -> None:
         self.mesh = mesh
-        self._store = Store(x509.load_pem_x509_certificates(authority_pem))
+        authorities = x509.load_pem_x509_certificates(authority_pem)
+        self._store = Store(authorities)
+        self._not_after = max(one.not_valid_after_utc for one in authorities)
 
     def verify(
         self, chain_der: Sequence[bytes], signature: bytes, channel_binding: bytes, kind: str, now: dt.datetime
@@ -93,20 +95,21 @@ class Verifier:
         if peer.mesh != self.mesh:
             raise ProofRefused(
                 CloseCode.CREDENTIAL_OTHER_MESH,
-                f"the credential of {peer.role} {peer.name} is of mesh {peer.mesh}, this broker is of mesh {self.mesh}; "
+                f"the credential of {peer.role} {peer.name} is of mesh {peer.mesh}, this broker of mesh {self.mesh}; "
                 f"get one of this mesh with {_REMEDIES[peer.role]}, run where its authority is",
             )
 
     def _check_chain(self, chain: Sequence[x509.Certificate], peer: Peer, now: dt.datetime) -> None:
-        verifier = (
-            PolicyBuilder()
-            .store(self._store)
-            .time(now)
-            .max_chain_depth(MAX_CHAIN_LENGTH)
-            .extension_policies(
-                ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.webpki_defaults_ee()
+        if now > self._not_after:
+            raise ProofRefused(
+                CloseCode.CREDENTIAL_EXPIRED,
+                f"the authority of this mesh expired on {self._not_after:%Y-%m-%d %H:%M} UTC, and with it every "
+                f"certificate; renew the authority, then get a new credential with {_REMEDIES[peer.role]}",
             )
-            .build_client_verifier()
+        # The default policy fits: a *client* verifier wants some SAN, not a DNS name, and clientAuth, which node
+        # certificates have too. It refuses issuers that are no CA, path lengths, and critical extensions it can't read.
+        verifier = (
+            PolicyBuilder().store(self._store).time(now).max_chain_depth(MAX_CHAIN_LENGTH).build_client_verifier()
         )
         try:
             verifier.verify(chain[0], list(chain[1:]))
@@ -146,7 +149,7 @@ def _check_period(certificate: x509.Certificate, peer: Peer, now: dt.datetime) -
     if now > certificate.not_valid_after_utc:
         raise ProofRefused(
             CloseCode.CREDENTIAL_EXPIRED,
-            f"the certificate of {peer.role} {peer.name} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; "
+            f"the certificate of {peer.role} {peer.name} expired on {peer.not_after:%Y-%m-%d %H:%M} UTC; "
             f"get a new one with {_REMEDIES[peer.role]}",
         )
     if now < certificate.not_valid_before_utc:
