@@ -1,12 +1,12 @@
 """Control frames: typed values <-> bytes. A frame is type and length (varints), then a msgpack map.
 
-Unknown fields are ignored, missing or wrong ones refused with a `ProtocolViolation` that names them, unknown frame types
-skipped by their length. Which side sends which frame, and when, is in docs/protocol.md.
+Unknown fields are ignored, missing or wrong ones refused with a `ProtocolViolation` that names them, unknown frame
+types skipped by their length. Which side sends which frame, and when, is in docs/protocol.md.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -47,6 +47,15 @@ PROTOCOL_VERSION = 1
 STREAM_TYPE_CONTROL = 0x01
 STREAM_TYPE_LANE = 0x02
 
+# What decoding checks beside the type. msgpack itself has no integer beyond 64 bits; msgspec cannot state 2^64 - 1.
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+SubscriptionId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+"""Four bytes in the table of a Message record."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""Neither NaN nor infinite."""
+Id128 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all control frames; `TYPE` is the frame type on the wire."""
@@ -57,19 +66,19 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the listener enforces, so that the dialer can refuse early and by name."""
 
-    max_message_size: int
-    max_headers_size: int
-    max_subscriptions: int
-    max_filter_size: int
+    max_message_size: Count
+    max_headers_size: Count
+    max_subscriptions: Count
+    max_filter_size: Count
 
 
 class Welcome(Frame, frozen=True, kw_only=True):
     """Listener, first frame: who it is and what it takes. It is sent before the dialer is known."""
 
     TYPE = 0x01
-    version: int
-    node: bytes
-    boot: int
+    version: Count
+    node: Id128
+    boot: Count
     agent: str
     limits: Limits
     proof: bool = True
@@ -80,7 +89,7 @@ class Hello(Frame, frozen=True, kw_only=True):
     """Dialer, first frame: what it wants to be and the proof that it may."""
 
     TYPE = 0x02
-    version: int
+    version: Count
     kind: str
     """`client`; `node` is the mesh's."""
     agent: str
@@ -95,105 +104,105 @@ class Accepted(Frame, frozen=True, kw_only=True):
     """Listener: the proof is accepted. From here on the dialer may subscribe and publish."""
 
     TYPE = 0x03
-    session: bytes
+    session: Id128
     """16 random bytes: the third level of this session's reply topics, in hex."""
     name: str
-    publish_credit: int
+    publish_credit: Count
     """Bytes of lane records that the dialer may send in all; `Taken.credit` raises it."""
     brokers: list[str] = []
     """URLs of further brokers."""
-    expires_in_s: float | None = None
+    expires_in_s: Seconds | None = None
     """When the certificate, and with it the session, ends."""
 
 
 class Subscribe(Frame, frozen=True, kw_only=True):
     TYPE = 0x04
-    id: int
+    id: SubscriptionId
     """Chosen by the dialer, never used again in this session."""
     filter: str
     group: str | None = None
     overflow: str = "drop_oldest"
-    max_pending: int
-    max_pending_size: int
-    window_messages: int
+    max_pending: Positive
+    max_pending_size: Positive
+    window_messages: Positive
     """How many messages may be on their way and unread; `SubscriptionCredit` moves the window on."""
-    window_size: int
+    window_size: Positive
 
 
 class Subscribed(Frame, frozen=True, kw_only=True):
     """Listener: from here on every matching message that it takes is delivered, dropped by the policy, or counted."""
 
     TYPE = 0x05
-    id: int
+    id: SubscriptionId
 
 
 class Unsubscribe(Frame, frozen=True, kw_only=True):
     TYPE = 0x06
-    id: int
+    id: SubscriptionId
 
 
 class SubscriptionClosed(Frame, frozen=True, kw_only=True):
     """Listener: the subscription has ended, with its final books. Answers Unsubscribe, or tells why it was ended."""
 
     TYPE = 0x07
-    id: int
+    id: SubscriptionId
     reason: str
     """`unsubscribed`, `overflow`, `block_timeout`, `not_permitted`, `invalid`, `limit`."""
     detail: str = ""
-    handed_over: int = 0
+    handed_over: Count = 0
     """Messages sent for it in all."""
-    dropped: dict[str, int] = {}
+    dropped: dict[str, Count] = {}
     limit: str = ""
-    current: int = 0
-    allowed: int = 0
+    current: Count = 0
+    allowed: Count = 0
 
 
 class SubscriptionCredit(Frame, frozen=True, kw_only=True):
     """Dialer: how much the application has consumed in all, in messages and in payload bytes as the table counts."""
 
     TYPE = 0x08
-    id: int
-    messages: int
-    size: int
+    id: SubscriptionId
+    messages: Count
+    size: Count
 
 
 class SubscriptionDropped(Frame, frozen=True, kw_only=True):
     """Listener: how many messages the overflow policy and expiry took from the subscription in all, by reason."""
 
     TYPE = 0x09
-    id: int
-    dropped: dict[str, int]
+    id: SubscriptionId
+    dropped: dict[str, Count]
 
 
 class Taken(Frame, frozen=True, kw_only=True):
     """Listener: what it has taken from this publisher in all. `credit` is the new bound on bytes of lane records."""
 
     TYPE = 0x0A
-    accepted: int
+    accepted: Count
     """Messages."""
-    refused: int
+    refused: Count
     """Messages; `Refused` said why."""
-    credit: int
+    credit: Count
 
 
 class Refused(Frame, frozen=True, kw_only=True):
     """Listener: it did not take (part of) a batch."""
 
     TYPE = 0x0B
-    number: int
+    number: Count
     """The batch number, 0 where the batch could not be read."""
-    messages: int
+    messages: Count
     reason: str
     """`too_large`, `not_permitted`, `invalid_topic`, `rate`, `draining`."""
     detail: str = ""
-    retry_after_s: float | None = None
+    retry_after_s: Seconds | None = None
 
 
 class NoResponder(Frame, frozen=True, kw_only=True):
     """Listener: nobody subscribes to the topic of the request batch `number`."""
 
     TYPE = 0x0C
-    number: int
+    number: Positive
 
 
 class Flush(Frame, frozen=True, kw_only=True):
@@ -201,27 +210,27 @@ class Flush(Frame, frozen=True, kw_only=True):
     or refused."""
 
     TYPE = 0x0D
-    id: int
-    batches: int
+    id: Count
+    batches: Count
 
 
 class Flushed(Frame, frozen=True, kw_only=True):
     TYPE = 0x0E
-    id: int
-    accepted: int
-    refused: int
+    id: Count
+    accepted: Count
+    refused: Count
 
 
 class Ping(Frame, frozen=True, kw_only=True):
     """Either side, at any time after Welcome or Hello: answer with `Pong` of the same id at once."""
 
     TYPE = 0x0F
-    id: int
+    id: Count
 
 
 class Pong(Frame, frozen=True, kw_only=True):
     TYPE = 0x10
-    id: int
+    id: Count
 
 
 class GoAway(Frame, frozen=True, kw_only=True):
@@ -229,14 +238,14 @@ class GoAway(Frame, frozen=True, kw_only=True):
 
     TYPE = 0x11
     reason: str
-    deadline_s: float
+    deadline_s: Seconds
 
 
 class Drained(Frame, frozen=True, kw_only=True):
     """Answers GoAway: nothing more will come. `batches` were sent on the lanes in all."""
 
     TYPE = 0x12
-    batches: int
+    batches: Count
 
 
 FRAME_TYPES: dict[int, type[Frame]] = {cls.TYPE: cls for cls in Frame.__subclasses__()}

@@ -12,8 +12,9 @@ A record of an unknown kind is skipped by its size. Kind 3 (Broadcast) is the me
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.exceptions import ProtocolViolation
 
@@ -46,10 +47,12 @@ _OVERSIZE_HEAD = 32
 # hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
 _ENVELOPE = struct.Struct("<BIIQ16sQBH")
 _SUBSCRIPTION = struct.Struct("<IQ")
+_MAX_AGE_MS = 0xFFFF_FFFF
+_SMALL_CHUNK = 256
+"""Chunks below this are gathered: a `bytes` of its own costs 40 bytes beside its content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """What nodes write around a body.
 
     `sequence` numbers the batches of one boot of the origin from 1. `first` is the index, in the batch as it was
@@ -65,8 +68,7 @@ class Envelope:
     hop_limit: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A decoded Message record: for which subscriptions it is, each with the drops of that subscription so far."""
 
     envelope: Envelope
@@ -74,14 +76,12 @@ class Delivery:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     kind: int
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Oversize:
+class Oversize(msgspec.Struct, frozen=True, gc=False):
     """A record that was longer than the parser takes; its bytes are skipped as they arrive.
 
     `head` are the first bytes of its payload: at least 32, further ones as far as they came with the chunk.
@@ -104,7 +104,7 @@ def encode_delivery(envelope: Envelope, subscriptions: Sequence[tuple[int, int]]
 
 
 def encode_delivery_front(envelope: Envelope, subscription_count: int, body_size: int) -> bytes:
-    """Return what stands before the table of subscriptions: the same for all connections of a fan-out that name as many."""
+    """Return what stands before the table of subscriptions: it depends on their count alone."""
     publisher = envelope.publisher.encode()
     size = 1 + _ENVELOPE.size + len(publisher) + subscription_count * _SUBSCRIPTION.size + body_size
     return b"".join(
@@ -112,7 +112,7 @@ def encode_delivery_front(envelope: Envelope, subscription_count: int, body_size
             _RECORD.pack(size, KIND_MESSAGE),
             _ENVELOPE.pack(
                 envelope.hop_limit,
-                envelope.age_ms,
+                min(envelope.age_ms, _MAX_AGE_MS),
                 envelope.first,
                 envelope.boot,
                 envelope.origin,
@@ -141,8 +141,10 @@ def decode_delivery(payload: bytes) -> Delivery:
         publisher = payload[_ENVELOPE.size : publisher_end].decode()
         if body_start > len(payload) or not count:
             raise ProtocolViolation(f"a Message record of {len(payload)} bytes cannot name {count} subscriptions")
+        subscriptions: tuple[tuple[int, int], ...]
         if count == 1:
-            subscriptions = (_SUBSCRIPTION.unpack_from(payload, publisher_end),)
+            number, dropped = _SUBSCRIPTION.unpack_from(payload, publisher_end)
+            subscriptions = ((number, dropped),)
         else:
             subscriptions = tuple(_SUBSCRIPTION.iter_unpack(payload[publisher_end:body_start]))
     except (struct.error, UnicodeDecodeError) as error:
@@ -155,11 +157,12 @@ class RecordParser:
     """Cuts a lane (after its type byte) into records, however the bytes are split.
 
     `max_size` bounds what is held in memory; a longer record is reported as `Oversize` and skipped as it arrives.
+    Time and memory follow the number of bytes fed, however small the chunks.
     """
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._held = 0
         self._wanted = _RECORD.size
         self._skip = 0
@@ -170,20 +173,34 @@ class RecordParser:
         return self._held
 
     def feed(self, data: bytes) -> list[Record | Oversize]:
-        """Take the next bytes and return the records that are complete with them."""
+        """Take the next bytes and return the records that are complete with them.
+
+        Raises `ProtocolViolation`; the lane is of no use after that.
+        """
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
             data = data[skipped:]
-        if self._held + len(data) < self._wanted:
-            if data:
+        size = len(data)
+        if self._held + size < self._wanted:
+            if size >= _SMALL_CHUNK:
                 self._chunks.append(data)
-                self._held += len(data)
+                self._held += size
+            elif size:
+                self._hold_small(data)
             return []
         if self._chunks:
             self._chunks.append(data)
             data = b"".join(self._chunks)
             self._chunks.clear()
+        records, rest = self._cut(data)
+        self._held = len(data) - rest
+        if self._held:
+            self._chunks.append(data[rest:])
+        return records
+
+    def _cut(self, data: bytes) -> tuple[list[Record | Oversize], int]:
+        """Return the records in `data` and where the first one that is not whole begins; sets what it waits for."""
         records: list[Record | Oversize] = []
         offset = 0
         available = len(data)
@@ -195,10 +212,11 @@ class RecordParser:
             start = offset + _RECORD.size
             end = offset + 4 + size
             if size > self.max_size:
-                if available < start + _OVERSIZE_HEAD:
-                    self._wanted = start + _OVERSIZE_HEAD - offset
+                head_end = min(start + _OVERSIZE_HEAD, end)
+                if available < head_end:
+                    self._wanted = head_end - offset
                     break
-                records.append(Oversize(kind, size, data[start : start + 512]))
+                records.append(Oversize(kind, size, data[start : min(start + 512, end)]))
                 self._skip = max(0, end - available)
                 offset = min(end, available)
                 continue
@@ -207,8 +225,11 @@ class RecordParser:
                 break
             records.append(Record(kind, data[start:end]))
             offset = end
-        rest = data[offset:]
-        if rest:
-            self._chunks.append(rest)
-        self._held = len(rest)
-        return records
+        return records, offset
+
+    def _hold_small(self, data: bytes) -> None:
+        self._held += len(data)
+        if self._chunks and isinstance(last := self._chunks[-1], bytearray):
+            last += data
+        else:
+            self._chunks.append(bytearray(data))
