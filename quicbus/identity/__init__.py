@@ -1,22 +1,33 @@
-"""Authority, certificates, credentials and proof of possession."""
+"""Authority, certificates, credentials, proof of possession, and the data folder that holds them."""
 
 from quicbus.identity.authority import Authority
+from quicbus.identity.binding import CHANNEL_BINDING_SIZE, ChannelBindingSink
 from quicbus.identity.credential import Credential
+from quicbus.identity.data_folder import DataFolder, default_data_dir, load_authority, prepare_node_folder
+from quicbus.identity.describe import CertificateDescription, describe_certificate
 from quicbus.identity.keys import mesh_id_of, node_id_of
 from quicbus.identity.names import Role, server_name_of
 from quicbus.identity.peer import Peer, ProofRefused, check_listener_certificate
 from quicbus.identity.proof import Verifier, sign_proof
 
 __all__ = [
+    "CHANNEL_BINDING_SIZE",
     "Authority",
+    "CertificateDescription",
+    "ChannelBindingSink",
     "Credential",
+    "DataFolder",
     "Peer",
     "ProofRefused",
     "Role",
     "Verifier",
     "check_listener_certificate",
+    "default_data_dir",
+    "describe_certificate",
+    "load_authority",
     "mesh_id_of",
     "node_id_of",
+    "prepare_node_folder",
     "server_name_of",
     "sign_proof",
 ]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Credential"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Credential:
     """Made by `Authority.issue_*`, `load` and `from_files`; what it holds fits together."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -39,11 +40,10 @@ class FolderLock:
         try:
             if not _try_lock(self._descriptor):
                 raise FolderInUse(_read_process_id(self._descriptor))
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, f"{os.getpid()}\n".encode())
         except BaseException:
-            os.close(self._descriptor)
+            self.release()
             raise
+        _write_process_id(self._descriptor)
 
     def release(self) -> None:
         if self._descriptor is not None:
@@ -63,6 +63,13 @@ def _try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def _write_process_id(descriptor: int) -> None:
+    # It only helps people: the lock holds without it, on a full disk too.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
 
 
 def _read_process_id(descriptor: int) -> int | None:
