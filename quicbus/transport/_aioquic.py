@@ -28,6 +28,7 @@ class AioquicEngine:
     """`Engine` on aioquic."""
 
     name = "aioquic"
+    versions = (_library.QUIC_VERSION_1,)
 
     def __init__(self) -> None:
         _library.quiet_library_logger()

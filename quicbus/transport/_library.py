@@ -308,7 +308,8 @@ class LibraryConnection:
 
     def _terminate(self, closing: _Closing, *, is_local: bool) -> None:
         code, reason = int(closing.error_code), closing.reason_phrase
-        is_application = closing.frame_type is None
+        # A side that gives up by itself (no common version) has no frame type either.
+        is_application = closing.frame_type is None and (self._closed_here or not is_local)
         if reason == _IDLE_REASON and not is_application:
             code, is_local = 0, True
         self._termination = seam.Terminated(code, reason, is_application, is_local)

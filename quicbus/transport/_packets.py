@@ -64,7 +64,8 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
-    """The header of the first packet in a datagram. `version` is 0 in a short header, `token` only in an Initial."""
+    """The header of the first packet in a datagram. `version` is 0 in a short header; Initials and
+    Retries may have a token."""
 
     type: PacketType
     version: int
@@ -95,8 +96,7 @@ def parse_header(datagram: bytes, versions: Collection[int] = (QUIC_VERSION_1,))
     except ValueError:
         return None
     kind = _TYPES[header.packet_type]
-    token = header.token if kind is PacketType.INITIAL else b""
-    return PacketHeader(kind, version, header.destination_cid, header.source_cid, token)
+    return PacketHeader(kind, version, header.destination_cid, header.source_cid, header.token)
 
 
 def _parse_invariants(datagram: bytes, version: int) -> PacketHeader | None:

@@ -26,6 +26,7 @@ class Qh3Engine:
     """`Engine` on qh3."""
 
     name = "qh3"
+    versions = (_library.QUIC_VERSION_1,)
 
     def __init__(self) -> None:
         _library.quiet_library_logger()

@@ -221,6 +221,11 @@ class Engine(Protocol):
         """`aioquic`, `qh3` or `memory`."""
         ...
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The protocol versions it speaks, as they stand in long headers."""
+        ...
+
     def dial(self, configuration: EngineConfiguration) -> EngineConnection: ...
 
     def accept(
