@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine, Iterator
 
-__all__ = ["Interrupted", "loop_factory", "run", "run_until_signal"]
+__all__ = ["Interrupted", "ended_by_signals", "loop_factory", "run", "run_until_signal"]
 
 T = TypeVar("T")
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -51,6 +51,21 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) ->
     """Run `main(stop)` in a new loop. The first SIGINT or SIGTERM sets `stop`, the second quits the process at once."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_told_by_signals(main))
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise `Interrupted` at SIGINT or SIGTERM, for main threads without a loop: what is open gets closed."""
+
+    def end(number: int, _frame: object) -> None:
+        raise Interrupted(number)
+
+    previous = {number: signal.signal(number, end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 async def _cancelled_by_signals(main: Coroutine[Any, Any, T]) -> T:

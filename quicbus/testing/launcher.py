@@ -65,7 +65,10 @@ def run_quicbus(
 
 
 class Launched:
-    """A running process whose output is collected by threads. A context manager: leaving it kills what still runs."""
+    """A running process whose output is collected by threads. A context manager: leaving it kills what still runs.
+
+    `own_session`: Ctrl-C in the terminal does not reach it.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Launched:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stdin: bool = False,
+        own_session: bool = False,
     ) -> None:
         self.command = list(command)
         self._process = subprocess.Popen(
@@ -83,6 +87,7 @@ class Launched:
             stderr=subprocess.PIPE,
             env=_environment(environment),
             cwd=cwd,
+            start_new_session=own_session,
         )
         self._changed = threading.Condition()
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
@@ -226,6 +231,7 @@ class BrokerProcess(Launched):
         engine: str = "auto",
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        own_session: bool = False,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._temporary = (
@@ -234,7 +240,7 @@ class BrokerProcess(Launched):
         self.data_dir = data_dir or Path(self._temporary.name if self._temporary else "") / "data"
         self.engine = engine
         command = [*quicbus_command(), "broker", "--listen", listen, "--data-dir", str(self.data_dir), "--json"]
-        super().__init__([*command, "--engine", engine, *options], environment=environment)
+        super().__init__([*command, "--engine", engine, *options], environment=environment, own_session=own_session)
         try:
             ready = json.loads(self.wait_line('"ready"', deadline_s=deadline_s))
         except BaseException:

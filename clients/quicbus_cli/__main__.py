@@ -1,0 +1,8 @@
+"""`python -m quicbus_cli` is `quicbus`."""
+
+import sys
+
+from quicbus_cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

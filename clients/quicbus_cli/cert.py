@@ -1,0 +1,137 @@
+"""`quicbus cert`: issue credentials for clients and data folders for nodes, and show what a file or folder holds."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quicbus.commands import common_options, settings_of
+from quicbus.exceptions import CredentialError
+from quicbus.settings import ClientSettings, default_data_dir
+
+if TYPE_CHECKING:
+    from quicbus.identity import Credential
+
+__all__ = ["cert"]
+
+
+@click.group(short_help="Issue and show credentials and node certificates.")
+def cert() -> None:
+    """Issue credentials for clients, data folders for further nodes, and show what one holds.
+
+    Certificates are issued in the data folder that holds the authority: that of the first `quicbus broker`.
+    """
+
+
+@cert.command(short_help="Write a client's credential or a node's data folder.")
+@click.option("--client", metavar="NAME", help="Name of the client; publishers are shown by it.")
+@click.option("--node", metavar="NAME", help="Name of a further node.")
+@click.option("--out", metavar="PATH", help="Credential file (default NAME.pem), or folder for a node (default NAME).")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Days until it expires.")
+@click.option("--data-dir", metavar="DIR", help="Data folder with the authority (or QUICBUS_DATA_DIR).")
+@click.option("--force", is_flag=True, help="Replace a credential file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as a JSON object.")
+@common_options
+def issue(
+    client: str | None,
+    node: str | None,
+    out: str | None,
+    days: float | None,
+    data_dir: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a credential, also beside a running broker. What is written is a secret.
+
+    \b
+    quicbus cert issue --client alice --out alice.pem
+    quicbus cert issue --node tokyo --out tokyo
+    """
+    context = click.get_current_context()
+    if (client is None) == (node is None):
+        raise click.UsageError("give one of --client NAME and --node NAME", context)
+    from quicbus.identity import load_authority, prepare_node_folder  # cryptography takes a while to load
+    from quicbus.identity.authority import CERTIFICATE_DAYS
+
+    authority = load_authority(_data_dir(data_dir))
+    if node is not None:
+        target = Path(out or node)
+        credential = prepare_node_folder(authority, node, target, days=days or CERTIFICATE_DAYS)
+        use = f"quicbus broker --data-dir {target}"
+    else:
+        assert client is not None
+        target = Path(out or f"{client}.pem")
+        if target.exists() and not force:
+            raise CredentialError(f"{target} exists; --force replaces it")
+        credential = authority.issue_client(client, days=days or CERTIFICATE_DAYS)
+        credential.save(target)
+        use = f"quicbus sub --credentials {target} 'sensors/#'"
+    if as_json:
+        click.echo(json.dumps({"path": str(target), **_facts(credential)}))
+        return
+    click.echo(f"{target}: {credential.role} {credential.name}, valid until {credential.not_after:%Y-%m-%d}")
+    click.echo(f"use it: {use}")
+
+
+@cert.command(short_help="Show a credential, certificate or data folder.")
+@click.argument("path", required=False, metavar="[FILE]")
+@click.option("--data-dir", metavar="DIR", help="Data folder (or QUICBUS_DATA_DIR).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@common_options
+def show(path: str | None, data_dir: str | None, as_json: bool) -> None:
+    """Show who FILE is for, its mesh and its validity; without FILE what the data folder holds."""
+    if path is None or Path(path).is_dir():
+        folder = Path(path) if path else _data_dir(data_dir)
+        files = [folder / name for name in ("authority.pem", "node.pem", "credential.pem") if (folder / name).exists()]
+        if not files:
+            raise CredentialError(f"{folder} holds no certificates; the first `quicbus broker` makes them")
+    else:
+        files = [Path(path)]
+    found = [{"path": str(file), **_description(file)} for file in files]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for facts in found:
+        click.echo(_text(facts))
+
+
+def _data_dir(named: str | None) -> Path:
+    settings = settings_of(ClientSettings, {"data_dir": named})
+    return settings.data_dir or default_data_dir()
+
+
+def _facts(credential: Credential) -> dict[str, Any]:
+    return {
+        "role": str(credential.role),
+        "name": credential.name,
+        "mesh": credential.mesh,
+        "id": credential.node_id.hex(),
+        "not_after": credential.not_after.isoformat(),
+    }
+
+
+def _description(file: Path) -> dict[str, str | int | bool]:
+    from quicbus.identity import describe_certificate  # cryptography takes a while to load
+
+    return describe_certificate(file.read_bytes(), source=str(file)).as_dict()
+
+
+def _text(facts: dict[str, Any]) -> str:
+    state = f"{facts['days_left']} days left" if facts["is_valid_now"] else "NOT VALID NOW"
+    rows = {
+        "for": f"{facts['role']} {facts['name']}".strip(),
+        "mesh": facts["mesh"],
+        "id": facts["id"],
+        "valid": f"{_when(facts['valid_from'])} to {_when(facts['valid_to'])} UTC, {state}",
+        "fingerprint": facts["fingerprint"],
+        "private key": "in this file: keep it secret" if facts["has_private_key"] else "not in this file",
+    }
+    return "\n".join([facts["path"], *(f"  {key:<13}{value}" for key, value in rows.items())])
+
+
+def _when(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"

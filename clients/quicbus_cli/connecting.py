@@ -1,0 +1,60 @@
+"""Which broker a command talks to: its options, and the connection they lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+import quicbus
+from quicbus.commands import common_options, settings_of
+from quicbus.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["connect", "connection_options", "load_client_settings", "split_urls"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_OPTIONS = (
+    click.option("--url", multiple=True, metavar="URL", help="Broker, quic://HOST:PORT; may be repeated."),
+    click.option("--credentials", metavar="FILE", help="Credential; else the local user's in the data folder."),
+    click.option("--data-dir", metavar="DIR", help="Data folder (or QUICBUS_DATA_DIR)."),
+    click.option("--engine", metavar="NAME", help="QUIC implementation: auto, aioquic or qh3."),
+    click.option("--connect-timeout", "connect_timeout_s", metavar="S", help="Seconds that connecting may take."),
+)
+
+
+def connection_options(function: F) -> F:
+    """Add the options that `load_client_settings` takes, and the common ones."""
+    function = common_options(function)
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def split_urls(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split leading `quic://…` arguments from the rest."""
+    count = next((i for i, each in enumerate(arguments) if not each.startswith("quic://")), len(arguments))
+    return tuple(arguments[:count]), tuple(arguments[count:])
+
+
+def load_client_settings(options: dict[str, Any], urls: Sequence[str] = ()) -> ClientSettings:
+    """Return the settings of a client command; `urls` came as arguments, the rest from `connection_options`."""
+    options["url"] = (*urls, *options.get("url", ())) or None
+    return settings_of(ClientSettings, options)
+
+
+def connect(settings: ClientSettings, name: str) -> Any:
+    """Return `quicbus.connect(...)` as the settings want it, to be entered; `name` is the label in the broker's log."""
+    return quicbus.connect(
+        *settings.url,
+        credentials=settings.credentials_path,
+        name=settings.name or name,
+        engine=settings.engine,
+        connect_timeout_s=settings.connect_timeout_s,
+        stall_timeout_s=settings.stall_timeout_s,
+        offline_buffer_size=settings.offline_buffer_size,
+        qlog_dir=settings.qlog_dir,
+    )
