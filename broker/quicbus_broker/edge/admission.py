@@ -1,0 +1,124 @@
+"""Who may come in: limits on connections, the proof of possession, and the end of a session with its certificate.
+
+One `Admission` serves all connections of one listener. The server keeps the list; this says yes or no.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from quicbus import limits
+from quicbus.identity import ProofRefused
+from quicbus.wire.close_codes import CloseCode
+from quicbus.wire.frames import PROTOCOL_VERSION, Limits, Welcome
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Sequence
+
+    from quicbus.identity import Verifier
+    from quicbus.transport.engine import Terminated
+    from quicbus.wire.frames import Hello
+    from quicbus_broker.edge.edge_limits import EdgeLimits
+    from quicbus_broker.edge.exchange import Exchange
+    from quicbus_broker.edge.session import Session
+
+__all__ = ["Admission", "Admitted", "Sessions"]
+
+AGENT = "quicbus"
+RETRY_AFTER_S = 10
+_LOCAL_NAME = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A client that may come in."""
+
+    name: str
+    session: bytes
+    """16 random bytes."""
+    expires_in_s: float | None
+    brokers: Sequence[str] = ()
+
+
+class Sessions(Protocol):
+    """The list of sessions, as admission needs it."""
+
+    def opened(self, session: Session, admitted: Admitted) -> None: ...
+
+    def closed(self, session: Session, termination: Terminated) -> None: ...
+
+    def refused(self, session: Session, code: CloseCode, reason: str) -> None: ...
+
+
+class Admission:
+    """`verifier` is `None` where the listener is inside this process: then everyone is the local client."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        exchange: Exchange,
+        edge_limits: EdgeLimits,
+        verifier: Verifier | None,
+        *,
+        wall_clock: Callable[[], dt.datetime],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.exchange = exchange
+        self.limits = edge_limits
+        self.verifier = verifier
+        """May be replaced while the listener is open."""
+        self.open = 0
+        """Sessions that were admitted and have not ended."""
+        self._sessions = sessions
+        self._wall_clock = wall_clock
+        self._random_bytes = random_bytes
+
+    def welcome(self) -> Welcome:
+        return Welcome(
+            version=PROTOCOL_VERSION,
+            node=self.exchange.origin,
+            boot=self.exchange.boot,
+            agent=AGENT,
+            limits=Limits(
+                max_message_size=self.limits.max_message_size,
+                max_headers_size=limits.MAX_HEADERS_SIZE,
+                max_subscriptions=self.limits.max_subscriptions,
+                max_filter_size=limits.MAX_TOPIC_SIZE,
+            ),
+            proof=self.verifier is not None,
+        )
+
+    def refusal(self) -> str | None:
+        """Return why no further client may come in, or `None`. The local client may always."""
+        allowed = self.limits.max_connections
+        if self.verifier is None or self.open < allowed:
+            return None
+        return (
+            f"max_connections: {self.open} of {allowed} are in use; try again in {RETRY_AFTER_S} s or raise the limit"
+        )
+
+    def admit(self, session: Session, hello: Hello, channel_binding: bytes) -> Admitted:
+        """Check the proof; raises `ProofRefused`."""
+        refusal = self.refusal()
+        if refusal is not None:
+            raise ProofRefused(CloseCode.TOO_MANY_CONNECTIONS, refusal)
+        if self.verifier is None:
+            admitted = Admitted(_LOCAL_NAME, self._random_bytes(16), None)
+        else:
+            now = self._wall_clock()
+            peer = self.verifier.verify(hello.chain, hello.signature, channel_binding, hello.kind, now)
+            expires_in_s = (peer.not_after - now).total_seconds()
+            admitted = Admitted(peer.name, self._random_bytes(16), expires_in_s)
+        self.open += 1
+        self._sessions.opened(session, admitted)
+        return admitted
+
+    def closed(self, session: Session, termination: Terminated) -> None:
+        if session.publisher is not None:
+            self.open -= 1
+        self._sessions.closed(session, termination)
+
+    def count_refusal(self, session: Session, code: CloseCode, reason: str) -> None:
+        self._sessions.refused(session, code, reason)

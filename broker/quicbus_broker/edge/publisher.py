@@ -1,0 +1,211 @@
+"""What one client publishes: its lanes, its credit, what is taken and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quicbus import limits
+from quicbus.exceptions import InvalidTopic, ProtocolViolation
+from quicbus.topics import check_topic
+from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, Body, parse_body, peek_body
+from quicbus.wire.frames import Flushed, NoResponder, Refused, Taken
+from quicbus.wire.records import KIND_MESSAGE, KIND_PUBLISH, Oversize, RecordParser
+from quicbus_broker.edge.numbers import BatchNumbers
+from quicbus_broker.edge.rate import RateLimit
+
+if TYPE_CHECKING:
+    from quicbus.transport.connection import Connection
+    from quicbus.wire.frames import Flush
+    from quicbus_broker.edge.control import ControlStream
+    from quicbus_broker.edge.edge_limits import EdgeLimits
+    from quicbus_broker.edge.exchange import Exchange
+    from quicbus_broker.edge.permissions import Permissions
+
+__all__ = ["Publisher", "TooManyOversize"]
+
+_MAX_FLUSHES = 1024
+"""Unanswered Flush frames of one client."""
+_SMALLEST_RECORD = 32
+"""5 bytes of record, 25 of body, a topic, a size: what bounds the batches in one window."""
+
+
+class TooManyOversize(Exception):
+    """The client sends oversize messages although it was told the limit; its connection is to be closed."""
+
+
+class Publisher:
+    """One session's publishing side. `accepted` and `refused` count messages. A `routing.Source`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        control: ControlStream,
+        exchange: Exchange,
+        edge_limits: EdgeLimits,
+        *,
+        name: str,
+        permissions: Permissions,
+    ) -> None:
+        self.name = name
+        self.accepted = 0
+        self.refused = 0
+        self.window = edge_limits.publish_window
+        self.credit = self.window
+        """Bytes of records that the client may send in all, as it will be told or was."""
+        self.numbers = BatchNumbers(self.window // _SMALLEST_RECORD)
+        self._connection = connection
+        self._control = control
+        self._exchange = exchange
+        self._limits = edge_limits
+        self._permissions = permissions
+        self._parsers: dict[int, RecordParser] = {}
+        self._received = 0
+        self._held = 0
+        self._oversize = 0
+        self._told = (0, 0, self.credit)
+        self._flushes: list[Flush] = []
+        self._is_dirty = False
+        rate = edge_limits.max_publish_rate
+        self._rate = RateLimit(rate, exchange.clock()) if rate else None
+
+    @property
+    def holds_partial(self) -> bool:
+        """Whether a record has begun to arrive and is not complete."""
+        return self._held > 0
+
+    def open_lane(self, stream_id: int) -> None:
+        """The client opened a lane; raises `ProtocolViolation` for one too many."""
+        if len(self._parsers) >= limits.LANES:
+            raise ProtocolViolation(f"more than {limits.LANES} lanes")
+        self._parsers[stream_id] = RecordParser(self._limits.max_record_size)
+
+    def receive(self, stream_id: int, data: bytes) -> None:
+        """Take bytes of a lane. Raises `ProtocolViolation` and `TooManyOversize`."""
+        parser = self._parsers[stream_id]
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._connection.transmit_soon()
+        self._received += len(data)
+        if self._received > self.credit:
+            raise ProtocolViolation(f"{self._received} bytes on the lanes, with credit for {self.credit}")
+        self._held -= parser.held
+        records = parser.feed(data)
+        self._held += parser.held
+        for record in records:
+            if isinstance(record, Oversize):
+                if record.kind == KIND_PUBLISH:
+                    self._on_oversize(record)
+            elif record.kind == KIND_PUBLISH:
+                self._on_publish(record.payload)
+            elif record.kind == KIND_MESSAGE:
+                raise ProtocolViolation("a Message record towards the broker")
+
+    def lane_ended(self, stream_id: int) -> None:
+        """The client ended a lane; raises `ProtocolViolation` in the middle of a record."""
+        if self._parsers[stream_id].held:
+            raise ProtocolViolation("a lane ended in the middle of a record")
+
+    def flush(self, frame: Flush) -> None:
+        """Answer once the batches are dealt with."""
+        if len(self._flushes) >= _MAX_FLUSHES:
+            raise ProtocolViolation(f"more than {_MAX_FLUSHES} unanswered Flush frames")
+        self._flushes.append(frame)
+
+    def released(self) -> None:
+        """No subscription holds this publisher back any longer."""
+        self._connection.transmit_soon()
+
+    def before_transmit(self) -> None:
+        """Tell the client, once a turn, what was taken, and raise its credit unless it is held back."""
+        self._is_dirty = False
+        if not self._exchange.router.is_held(self):
+            self.credit = max(self.credit, self._received - self._held + self.window)
+        state = (self.accepted, self.refused, self.credit)
+        if state != self._told and (not self._held or self.credit - self._told[2] >= self.window // 4):
+            self._told = state
+            self._control.write(Taken(accepted=self.accepted, refused=self.refused, credit=self.credit))
+        if self._flushes:
+            self._answer_flushes()
+
+    def _on_publish(self, payload: bytes) -> None:
+        body = parse_body(payload)
+        self.numbers.add(body.number)
+        if body.largest > self._limits.max_message_size and self._refuse_oversize(body):
+            return
+        if self._rate is not None:
+            wait = self._rate.admit(body.count, self._exchange.clock())
+            if wait:
+                allowed = f"max_publish_rate: over the limit of {self._rate.per_second} messages per second"
+                self._refuse(body.number, body.count, "rate", allowed, wait)
+                return
+        try:
+            plan = self._exchange.router.plan(body.topic)
+            if body.reply_to:
+                _check_reply_topic(body.reply_to)
+        except InvalidTopic as error:
+            self._refuse(body.number, body.count, "invalid_topic", str(error))
+            return
+        if not self._permissions.may_publish(body.topic):
+            self._refuse(body.number, body.count, "not_permitted", body.topic.decode()[:200])
+            return
+        self.accepted += body.count
+        self._exchange.publish(body, self.name, self, plan)
+        if not plan.matching and body.flags & FLAG_REQUEST:
+            self._control.write(NoResponder(number=body.number))
+
+    def _on_oversize(self, record: Oversize) -> None:
+        count, number = peek_body(record.head)
+        self.numbers.add(number)
+        self._refuse_too_large(number, count, f"a batch of {record.size} bytes")
+
+    def _refuse_oversize(self, body: Body) -> bool:
+        largest = _largest_payload(body, self._limits.max_message_size)
+        if largest <= self._limits.max_message_size:
+            return False
+        self._refuse_too_large(body.number, body.count, f"a message of {largest} bytes")
+        return True
+
+    def _refuse_too_large(self, number: int, messages: int, what: str) -> None:
+        detail = f"{what}; max_message_size is {self._limits.max_message_size}"
+        self._refuse(number, messages, "too_large", detail)
+        self._oversize += 1
+        if self._oversize > limits.MAX_REFUSED_OVERSIZE:
+            raise TooManyOversize(detail)
+
+    def _refuse(self, number: int, messages: int, reason: str, detail: str, retry_after_s: float | None = None) -> None:
+        self.refused += messages
+        self._control.write(
+            Refused(number=number, messages=messages, reason=reason, detail=detail, retry_after_s=retry_after_s)
+        )
+
+    def _answer_flushes(self) -> None:
+        waiting: list[Flush] = []
+        for flush in self._flushes:
+            if flush.batches <= self.numbers.all_up_to:
+                self._control.write(Flushed(id=flush.id, accepted=self.accepted, refused=self.refused))
+            else:
+                waiting.append(flush)
+        self._flushes = waiting
+
+
+def _largest_payload(body: Body, limit: int) -> int:
+    """Return the size of the largest payload; of messages over `limit` the headers are left out."""
+    if not body.flags & FLAG_HEADERS:
+        return body.largest
+    largest = 0
+    start = body.messages_start
+    for size in body.sizes:
+        if size > limit:
+            headers = 2 + int.from_bytes(body.raw[start : start + 2], "little")
+            if headers - 2 > limits.MAX_HEADERS_SIZE:
+                return size
+            largest = max(largest, size - headers)
+        start += size
+    return largest
+
+
+def _check_reply_topic(reply_to: bytes) -> None:
+    try:
+        check_topic(reply_to.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidTopic(repr(reply_to[:80]), "not UTF-8", error.start) from None

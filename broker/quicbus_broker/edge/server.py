@@ -1,0 +1,178 @@
+"""All sessions of a node: who is connected, what has a deadline, what was refused."""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING
+
+from quicbus.logs import logger_for
+from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
+from quicbus_broker.edge.admission import Admission
+from quicbus_broker.edge.session import Session, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from quicbus.identity import Verifier
+    from quicbus.transport.connection import Connection
+    from quicbus.transport.engine import Terminated
+    from quicbus_broker.edge.admission import Admitted
+    from quicbus_broker.edge.edge_limits import EdgeLimits
+    from quicbus_broker.edge.exchange import Exchange
+
+__all__ = ["Edge", "EdgeStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatistics:
+    """Connections of clients since the start. `refused` counts by the name of the close code."""
+
+    connections: int
+    """Open now, the local client included."""
+    accepted: int
+    refused: Mapping[str, int]
+    violations: int
+    subscriptions: int
+
+
+class Edge:
+    """Makes the handler of each connection and keeps its deadlines. `tick` must be called every now and then."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        edge_limits: EdgeLimits,
+        *,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.exchange = exchange
+        self.limits = edge_limits
+        self._wall_clock = wall_clock
+        self._random_bytes = random_bytes
+        self._sessions: dict[Session, None] = {}
+        self._deadlines: list[tuple[float, int, Session, CloseCode]] = []
+        self._number = count()
+        self._accepted = 0
+        self._refused: Counter[str] = Counter()
+        self._goes_away: tuple[str, float] | None = None
+        self._log = logger_for("quicbus_broker.edge", node=exchange.origin.hex())
+
+    def admission(self, verifier: Verifier | None) -> Admission:
+        """Return the rules of one listener; `None` admits everyone as the local client."""
+        return Admission(
+            self,
+            self.exchange,
+            self.limits,
+            verifier,
+            wall_clock=self._wall_clock,
+            random_bytes=self._random_bytes,
+        )
+
+    def make_session(self, connection: Connection, admission: Admission) -> Session:
+        """Return the handler of a connection that was just accepted by the transport."""
+        session = Session(connection, admission)
+        self._sessions[session] = None
+        self._set_deadline(self.limits.handshake_timeout_s, session, CloseCode.HANDSHAKE_TIMEOUT)
+        return session
+
+    def tick(self) -> None:
+        """Let time pass: in the queues, and for handshakes and certificates."""
+        self.exchange.tick()
+        now = self.exchange.clock()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, session, code = heapq.heappop(self._deadlines)
+            self._on_deadline(session, code)
+
+    def go_away(self, reason: str, deadline_s: float) -> None:
+        """Ask all clients to finish; `is_drained` tells when they have."""
+        self._goes_away = (reason, deadline_s)
+        for session in list(self._sessions):
+            session.go_away(reason, deadline_s)
+
+    @property
+    def is_drained(self) -> bool:
+        return all(session.is_drained for session in self._sessions)
+
+    def close_drained(self) -> None:
+        """Close the sessions that have nothing under way."""
+        for session in [each for each in self._sessions if each.is_drained]:
+            self._close(session)
+
+    def close(self) -> None:
+        """Close all sessions as they are."""
+        for session in list(self._sessions):
+            self._close(session)
+
+    def statistics(self) -> EdgeStatistics:
+        return EdgeStatistics(
+            connections=sum(session.state is SessionState.OPEN for session in self._sessions),
+            accepted=self._accepted,
+            refused=dict(self._refused),
+            violations=self._refused[CloseCode.PROTOCOL_VIOLATION.name.lower()],
+            subscriptions=len(self.exchange.router),
+        )
+
+    # --- what sessions tell -----------------------------------------------------------------------------------------
+
+    def opened(self, session: Session, admitted: Admitted) -> None:
+        self._accepted += 1
+        if admitted.expires_in_s is not None:
+            self._set_deadline(admitted.expires_in_s, session, CloseCode.CREDENTIAL_EXPIRED)
+        self._log.info("= client %s is connected", admitted.name, extra=_peer(session))
+        if self._goes_away is not None:
+            session.go_away(*self._goes_away)
+
+    def refused(self, session: Session, code: CloseCode, reason: str) -> None:
+        self._refused[code.name.lower()] += 1
+        self._log.warning("> closed with %s: %s", code.name, reason, extra=_peer(session))
+
+    def closed(self, session: Session, termination: Terminated) -> None:
+        self._sessions.pop(session, None)
+        if len(self._deadlines) > 4 * len(self._sessions) + 64:
+            self._deadlines = [deadline for deadline in self._deadlines if deadline[2] in self._sessions]
+            heapq.heapify(self._deadlines)
+        self._log.info(
+            "= client %s is gone: code %d %s",
+            session.name or "?",
+            termination.code,
+            termination.reason,
+            extra=_peer(session),
+        )
+
+    # --- deadlines --------------------------------------------------------------------------------------------------
+
+    def _set_deadline(self, after_s: float, session: Session, code: CloseCode) -> None:
+        when = self.exchange.clock() + after_s
+        heapq.heappush(self._deadlines, (when, next(self._number), session, code))
+
+    def _on_deadline(self, session: Session, code: CloseCode) -> None:
+        if session not in self._sessions or session.state is SessionState.CLOSED:
+            return
+        if code in CREDENTIAL_CODES:
+            session.refuse(
+                code,
+                f"the certificate of client {session.name} has expired; get a new one with "
+                f"`quicbus cert issue --client {session.name} --out FILE`",
+            )
+        elif session.state is not SessionState.OPEN:
+            session.refuse(
+                code, f"no proof within {self.limits.handshake_timeout_s:g} s; check the network and try again"
+            )
+
+    def _close(self, session: Session) -> None:
+        if session.state is SessionState.OPEN:
+            session.close(CloseCode.GOODBYE, "the broker has stopped")
+        else:
+            session.close(CloseCode.GOING_AWAY, "the broker is stopping")
+
+
+def _peer(session: Session) -> dict[str, str]:
+    host, port = session.connection.peer_address
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return {"peer": f"{session.name}@{address}" if session.name else address}

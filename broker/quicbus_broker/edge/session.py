@@ -1,0 +1,323 @@
+"""The listener's side of one client connection: proof, control frames, lanes, closing.
+
+No clock and no I/O of its own: the endpoint calls it, it writes through `Connection`. What a client may not send is
+caught in one place, `_guarded`, and becomes a close code.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
+
+from quicbus import limits
+from quicbus.exceptions import LimitExceeded, ProtocolViolation
+from quicbus.identity import ProofRefused
+from quicbus.wire.close_codes import CloseCode
+from quicbus.wire.frames import (
+    PROTOCOL_VERSION,
+    STREAM_TYPE_CONTROL,
+    STREAM_TYPE_LANE,
+    Accepted,
+    Drained,
+    Flush,
+    Frame,
+    FrameParser,
+    GoAway,
+    Hello,
+    Ping,
+    Pong,
+    Subscribe,
+    SubscriptionCredit,
+    Unsubscribe,
+)
+from quicbus_broker.edge.control import ControlStream
+from quicbus_broker.edge.permissions import Permissions, reply_prefix
+from quicbus_broker.edge.publisher import Publisher, TooManyOversize
+from quicbus_broker.edge.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quicbus.transport.connection import Connection
+    from quicbus.transport.engine import Terminated
+    from quicbus_broker.edge.admission import Admission, Admitted
+
+__all__ = ["Session", "SessionState"]
+
+_CLIENT_UNIDIRECTIONAL = 0b10
+"""The low two bits of the ids of streams that the dialer opens (RFC 9000 section 2.1)."""
+_MAX_UNANSWERED = 4 * 1024 * 1024
+"""Bytes of control frames that may be written to a client that answers no Ping: one that does not read."""
+
+
+class SessionState(Enum):
+    HANDSHAKE = "handshake"
+    PROVING = "proving"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Session:
+    """A `ConnectionHandler`. `publisher` and `subscriber` exist from the accepted proof on."""
+
+    def __init__(self, connection: Connection, admission: Admission) -> None:
+        self.connection = connection
+        self.state = SessionState.HANDSHAKE
+        self.publisher: Publisher | None = None
+        self.subscriber: Subscriber | None = None
+        self.name = ""
+        self._admission = admission
+        self._control = ControlStream(connection)
+        self._frames = FrameParser()
+        self._control_id = -1
+        self._streams: dict[int, Callable[[bytes], None]] = {}
+        self._binding = b""
+        self._early: list[Frame] = []
+        self._unproven_bytes = 0
+        self._answered_size = 0
+        self._ping_sent = False
+        self._goes_away = False
+        self._drained_at: int | None = None
+        self._told_drained = False
+        self._peer_goes_away = False
+
+    @property
+    def is_drained(self) -> bool:
+        """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
+        publisher, subscriber = self.publisher, self.subscriber
+        if publisher is None or subscriber is None:
+            return True
+        return self._told_drained and not subscriber.has_outstanding
+
+    # --- what the endpoint calls ------------------------------------------------------------------------------------
+
+    def negotiated(self) -> None:
+        self._guarded(self._welcome)
+
+    def connected(self, channel_binding: bytes) -> None:
+        self._binding = channel_binding
+        if self.state is SessionState.HANDSHAKE:
+            self.state = SessionState.PROVING
+            refusal = self._admission.refusal()
+            if refusal is not None:
+                self.refuse(CloseCode.TOO_MANY_CONNECTIONS, refusal)
+                return
+        early, self._early = self._early, []
+        for frame in early:
+            self._guarded(partial(self._on_frame, frame))
+
+    def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None:
+        if self.state is SessionState.CLOSED:
+            return
+        self._guarded(lambda: self._take(stream_id, data, ended))
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        if self.state is not SessionState.CLOSED:
+            self._guarded(lambda: _violation(f"stream {stream_id} was reset with code {code}"))
+
+    def before_transmit(self) -> None:
+        if self.state is not SessionState.CLOSED:
+            self._guarded(self._write)
+
+    def closed(self, termination: Terminated) -> None:
+        self.state = SessionState.CLOSED
+        publisher, subscriber = self.publisher, self.subscriber
+        if subscriber is not None:
+            subscriber.closed()
+        if publisher is not None:
+            self._admission.exchange.router.forget_source(publisher)
+        self._admission.closed(self, termination)
+
+    # --- what the server calls --------------------------------------------------------------------------------------
+
+    def go_away(self, reason: str, deadline_s: float) -> None:
+        """Ask the client to finish. A session without a proof is closed at once."""
+        if self.publisher is None:
+            self.close(CloseCode.GOING_AWAY, reason)
+        elif not self._goes_away:
+            self._goes_away = True
+            self._control.write(GoAway(reason=reason, deadline_s=deadline_s))
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        self.state = SessionState.CLOSED
+        self.connection.close(code, shorten(reason))
+
+    def refuse(self, code: CloseCode, reason: str) -> None:
+        """Close because of what the client is or did, and count it."""
+        self._admission.count_refusal(self, code, reason)
+        self.close(code, reason)
+
+    # --- frames and lanes -------------------------------------------------------------------------------------------
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """The one place where what a client did wrong becomes a close."""
+        try:
+            action()
+        except ProtocolViolation as error:
+            self.refuse(CloseCode.PROTOCOL_VIOLATION, error.detail)
+        except ProofRefused as error:
+            self.refuse(error.code, error.why)
+        except TooManyOversize as error:
+            self.refuse(CloseCode.LIMIT_EXCEEDED, f"oversize messages, although refused: {error}")
+        except LimitExceeded as error:
+            self.refuse(CloseCode.LIMIT_EXCEEDED, f"{error}; allow this side {limits.LANES + 1} streams")
+
+    def _welcome(self) -> None:
+        self._control.open()
+        self._control.write(self._admission.welcome())
+        self.connection.transmit_soon()
+
+    def _take(self, stream_id: int, data: bytes, ended: bool) -> None:
+        receive = self._streams.get(stream_id)
+        if receive is None:
+            if not data:
+                if ended:
+                    raise ProtocolViolation(f"stream {stream_id} ended before its type")
+                return
+            receive = self._open(stream_id, data[0])
+            data = data[1:]
+        if self.publisher is None:
+            self._unproven_bytes += len(data)
+            if self._unproven_bytes > limits.MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF:
+                raise ProtocolViolation("more than a Hello before the proof")
+        if data:
+            receive(data)
+        if ended:
+            self._on_end(stream_id)
+
+    def _open(self, stream_id: int, kind: int) -> Callable[[bytes], None]:
+        if stream_id & 0b11 != _CLIENT_UNIDIRECTIONAL:
+            raise ProtocolViolation(f"stream {stream_id} is not unidirectional")
+        receive: Callable[[bytes], None]
+        if kind == STREAM_TYPE_CONTROL:
+            if self._control_id >= 0:
+                raise ProtocolViolation("a second control stream")
+            self._control_id = stream_id
+            receive = self._on_control
+        elif kind == STREAM_TYPE_LANE:
+            publisher = self.publisher
+            if publisher is None:
+                raise ProtocolViolation("a lane before the proof was accepted")
+            publisher.open_lane(stream_id)
+            receive = partial(publisher.receive, stream_id)
+        else:
+            raise ProtocolViolation(f"stream {stream_id} is of unknown type 0x{kind:02x}")
+        self._streams[stream_id] = receive
+        return receive
+
+    def _on_end(self, stream_id: int) -> None:
+        if stream_id == self._control_id:
+            raise ProtocolViolation("the control stream ended")
+        if self.publisher is not None:
+            self.publisher.lane_ended(stream_id)
+
+    def _on_control(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            if self.state is SessionState.CLOSED:
+                return
+            if self.state is SessionState.HANDSHAKE:
+                self._early.append(frame)
+            else:
+                self._on_frame(frame)
+
+    def _on_frame(self, frame: Frame) -> None:
+        publisher, subscriber = self.publisher, self.subscriber
+        if publisher is None or subscriber is None:
+            if not isinstance(frame, Hello):
+                raise ProtocolViolation(f"{type(frame).__name__} before the proof was accepted")
+            self._on_hello(frame)
+            return
+        match frame:
+            case SubscriptionCredit():
+                subscriber.credit(frame)
+            case Flush():
+                publisher.flush(frame)
+            case Subscribe():
+                subscriber.subscribe(frame)
+            case Unsubscribe(id=id):
+                subscriber.unsubscribe(id)
+            case Ping(id=id):
+                self._control.write(Pong(id=id))
+            case Pong():
+                self._answered_size = self._control.sent_size
+                self._ping_sent = False
+            case GoAway():
+                self._peer_goes_away = True
+                self.connection.transmit_soon()
+            case Drained(batches=batches):
+                self._drained_at = batches
+                self.connection.transmit_soon()
+            case _:
+                raise ProtocolViolation(f"{type(frame).__name__} is not for a broker")
+
+    def _on_hello(self, hello: Hello) -> None:
+        if hello.version != PROTOCOL_VERSION:
+            self.refuse(
+                CloseCode.UNSUPPORTED_VERSION,
+                f"this broker speaks version {PROTOCOL_VERSION}, not {hello.version}; update the older side",
+            )
+            return
+        admitted = self._admission.admit(self, hello, self._binding)
+        self.name = admitted.name
+        exchange, edge_limits = self._admission.exchange, self._admission.limits
+        permissions = Permissions(reply_prefix(exchange.origin, admitted.session))
+        publisher = Publisher(
+            self.connection, self._control, exchange, edge_limits, name=admitted.name, permissions=permissions
+        )
+        self.publisher = publisher
+        self.subscriber = Subscriber(self.connection, self._control, exchange, edge_limits, permissions)
+        self.state = SessionState.OPEN
+        self._frames.max_size = limits.MAX_CONTROL_FRAME_SIZE
+        self.connection.allow_undelivered(publisher.window + limits.UNDELIVERED_SLACK)
+        self._accept(admitted, publisher)
+
+    def _accept(self, admitted: Admitted, publisher: Publisher) -> None:
+        self._control.write(
+            Accepted(
+                session=admitted.session,
+                name=admitted.name,
+                publish_credit=publisher.credit,
+                brokers=list(admitted.brokers),
+                expires_in_s=admitted.expires_in_s,
+            )
+        )
+
+    # --- the end of a turn ------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        publisher, subscriber = self.publisher, self.subscriber
+        if publisher is not None and subscriber is not None:
+            subscriber.before_transmit()
+            publisher.before_transmit()
+            self._finish(publisher, subscriber)
+            self._watch_reader()
+        self._control.flush()
+
+    def _finish(self, publisher: Publisher, subscriber: Subscriber) -> None:
+        """Answer a GoAway, and tell when all is sent after one of ours."""
+        if self._peer_goes_away and not publisher.holds_partial:
+            self._peer_goes_away = False
+            self._control.write(Drained(batches=subscriber.lanes.records))
+        is_taken = self._drained_at is not None and publisher.numbers.all_up_to >= self._drained_at
+        if self._goes_away and is_taken and subscriber.is_drained and not self._told_drained:
+            self._told_drained = True
+            self._control.write(Drained(batches=subscriber.lanes.records))
+
+    def _watch_reader(self) -> None:
+        """Close a client that has us write control frames and reads none: they have no other bound."""
+        unanswered = self._control.sent_size - self._answered_size
+        if unanswered > _MAX_UNANSWERED:
+            self.refuse(CloseCode.STALLED, f"{unanswered} bytes of control frames and no Pong; read the control stream")
+        elif unanswered > _MAX_UNANSWERED // 4 and not self._ping_sent:
+            self._ping_sent = True
+            self._control.write(Ping(id=0))
+
+
+def shorten(reason: str) -> str:
+    """Return a reason that fits a close frame."""
+    return reason.encode()[: limits.MAX_CLOSE_REASON_SIZE].decode(errors="ignore")
+
+
+def _violation(detail: str) -> None:
+    raise ProtocolViolation(detail)

@@ -1,0 +1,171 @@
+"""What one client subscribes to: its subscriptions by id, and the deliveries to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quicbus import limits
+from quicbus.exceptions import InvalidTopic, ProtocolViolation
+from quicbus.topics import check_filter, check_group
+from quicbus.wire.batch import slice_body
+from quicbus.wire.frames import Subscribed, SubscriptionClosed, SubscriptionDropped
+from quicbus.wire.records import encode_delivery_front, encode_subscriptions
+from quicbus_broker.edge.lanes import OutgoingLanes
+from quicbus_broker.routing import Overflow, Subscription, SubscriptionOptions
+
+if TYPE_CHECKING:
+    from quicbus.transport.connection import Connection
+    from quicbus.wire.frames import Subscribe, SubscriptionCredit
+    from quicbus_broker.edge.control import ControlStream
+    from quicbus_broker.edge.edge_limits import EdgeLimits
+    from quicbus_broker.edge.exchange import Exchange
+    from quicbus_broker.edge.permissions import Permissions
+    from quicbus_broker.routing import Delivery
+
+__all__ = ["Subscriber"]
+
+_MAX_ID = 0xFFFF_FFFF
+_MAX_WINDOW_SIZE = limits.SUBSCRIPTION_WINDOW_SIZE
+_POLICIES = {policy.value: policy for policy in Overflow}
+
+
+class Subscriber:
+    """One session's subscribing side. A `routing.Destination`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        control: ControlStream,
+        exchange: Exchange,
+        edge_limits: EdgeLimits,
+        permissions: Permissions,
+    ) -> None:
+        self.lanes = OutgoingLanes(connection)
+        self.subscriptions: dict[int, Subscription] = {}
+        self._connection = connection
+        self._control = control
+        self._exchange = exchange
+        self._limits = edge_limits
+        self._permissions = permissions
+        self._drops_to_report: list[Subscription] = []
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing waits here for the client."""
+        return not any(each.backlog.messages for each in self.subscriptions.values())
+
+    @property
+    def has_outstanding(self) -> bool:
+        """Whether messages are on their way, or consumed and not reported yet."""
+        return any(each.outstanding for each in self.subscriptions.values())
+
+    def subscribe(self, frame: Subscribe) -> None:
+        """Begin a subscription, or tell why not; raises `ProtocolViolation` where the frame cannot be meant."""
+        options = self._options(frame)
+        refusal = self._refusal(frame)
+        if refusal is not None:
+            self._control.write(refusal)
+            return
+        subscription = Subscription(self, frame.id, frame.filter, frame.group, options)
+        self.subscriptions[frame.id] = subscription
+        self._exchange.router.subscribe(subscription)
+        self._control.write(Subscribed(id=frame.id))
+
+    def unsubscribe(self, id: int) -> None:
+        """End a subscription. One that is not known was ended from here while the frame was on its way."""
+        subscription = self.subscriptions.pop(id, None)
+        if subscription is not None:
+            self._exchange.unsubscribe(subscription)
+            self._control.write(_closed(subscription, "unsubscribed", ""))
+
+    def credit(self, frame: SubscriptionCredit) -> None:
+        """Move a window on; raises `ProtocolViolation` where more was consumed than sent."""
+        subscription = self.subscriptions.get(frame.id)
+        if subscription is not None:
+            self._exchange.credit(subscription, frame.messages, frame.size)
+
+    def deliver(self, delivery: Delivery, front: bytes) -> None:
+        batch = delivery.batch
+        body = batch.body
+        if not front:
+            if delivery.stop - delivery.start != body.count:
+                body = slice_body(body, delivery.start, delivery.stop)
+            envelope = batch.envelope
+            if delivery.start or delivery.age_ms != envelope.age_ms:
+                envelope = replace(envelope, first=envelope.first + delivery.start, age_ms=delivery.age_ms)
+            front = encode_delivery_front(envelope, len(delivery.subscriptions), len(body.raw))
+        self.lanes.write(body.topic, front, encode_subscriptions(delivery.subscriptions), body.raw)
+
+    def drops_changed(self, subscription: Subscription) -> None:
+        if not self._drops_to_report:
+            self._connection.transmit_soon()
+        self._drops_to_report.append(subscription)
+
+    def subscription_ended(self, subscription: Subscription, reason: str, detail: str) -> None:
+        del self.subscriptions[subscription.id]
+        self._control.write(_closed(subscription, reason, detail))
+
+    def before_transmit(self) -> None:
+        """Write what this turn brought; raises `LimitExceeded` where the client allows too few streams."""
+        if self._drops_to_report:
+            subscriptions, self._drops_to_report = self._drops_to_report, []
+            for subscription in subscriptions:
+                if subscription.is_open:
+                    subscription.drops_reported()
+                    self._control.write(SubscriptionDropped(id=subscription.id, dropped=subscription.dropped))
+        self.lanes.flush()
+
+    def closed(self) -> None:
+        """The connection is gone: all subscriptions end."""
+        subscriptions, self.subscriptions = self.subscriptions, {}
+        for subscription in subscriptions.values():
+            self._exchange.disconnect(subscription)
+
+    def _options(self, frame: Subscribe) -> SubscriptionOptions:
+        overflow = _POLICIES.get(frame.overflow)
+        if overflow is None:
+            raise ProtocolViolation(f"Subscribe: {frame.overflow!r:.40} is no overflow policy")
+        if not 0 < frame.id <= _MAX_ID or frame.id in self.subscriptions:
+            raise ProtocolViolation(f"Subscribe: id {frame.id} is in use or out of range")
+        if min(frame.max_pending, frame.max_pending_size, frame.window_messages, frame.window_size) < 1:
+            raise ProtocolViolation("Subscribe: max_pending, max_pending_size and the window are at least 1")
+        # Never less than was asked for: the client reports what it consumed by quarters of its window.
+        if frame.window_messages > limits.SUBSCRIPTION_WINDOW_MESSAGES or frame.window_size > _MAX_WINDOW_SIZE:
+            raise ProtocolViolation("Subscribe: the window is larger than a broker allows")
+        return SubscriptionOptions(
+            overflow=overflow,
+            max_pending=frame.max_pending,
+            max_pending_size=frame.max_pending_size,
+            window_messages=frame.window_messages,
+            window_size=frame.window_size,
+        )
+
+    def _refusal(self, frame: Subscribe) -> SubscriptionClosed | None:
+        try:
+            check_filter(frame.filter)
+            if frame.group is not None:
+                check_group(frame.group)
+        except InvalidTopic as error:
+            return SubscriptionClosed(id=frame.id, reason="invalid", detail=str(error))
+        if not self._permissions.may_subscribe(frame.filter):
+            return SubscriptionClosed(id=frame.id, reason="not_permitted", detail=frame.filter[:200])
+        bounds = (
+            ("max_subscriptions", len(self.subscriptions) + 1, self._limits.max_subscriptions),
+            ("max_pending", frame.max_pending, self._limits.max_pending),
+            ("max_pending_size", frame.max_pending_size, self._limits.max_pending_size),
+        )
+        for limit, wanted, allowed in bounds:
+            if wanted > allowed:
+                return SubscriptionClosed(id=frame.id, reason="limit", limit=limit, current=wanted, allowed=allowed)
+        return None
+
+
+def _closed(subscription: Subscription, reason: str, detail: str) -> SubscriptionClosed:
+    return SubscriptionClosed(
+        id=subscription.id,
+        reason=reason,
+        detail=detail,
+        handed_over=subscription.handed_over,
+        dropped=subscription.dropped,
+    )

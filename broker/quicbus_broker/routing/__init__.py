@@ -1,0 +1,22 @@
+"""Who gets what: subscriptions, groups, overflow policies and their books. Pure state machines."""
+
+from quicbus_broker.routing.books import RoutingBooks
+from quicbus_broker.routing.outputs import Batch, Delivery, Destination, DropsChanged, Ended, Output, Released, Source
+from quicbus_broker.routing.router import Router
+from quicbus_broker.routing.subscription import Overflow, Subscription, SubscriptionOptions
+
+__all__ = [
+    "Batch",
+    "Delivery",
+    "Destination",
+    "DropsChanged",
+    "Ended",
+    "Output",
+    "Overflow",
+    "Released",
+    "Router",
+    "RoutingBooks",
+    "Source",
+    "Subscription",
+    "SubscriptionOptions",
+]

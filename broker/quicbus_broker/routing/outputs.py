@@ -1,0 +1,101 @@
+"""What goes into the routing machines and what comes out of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from quicbus.wire.batch import slice_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from quicbus.wire.batch import Body
+    from quicbus.wire.records import Envelope
+    from quicbus_broker.routing.subscription import Subscription
+
+__all__ = ["Batch", "Delivery", "Destination", "DropsChanged", "Ended", "Output", "Released", "Source"]
+
+
+class Source(Protocol):
+    """A publisher, as `block` knows it: something that can be held back. Compared by identity."""
+
+    def released(self) -> None:
+        """No subscription holds it back any longer."""
+        ...
+
+
+class Destination(Protocol):
+    """Where deliveries go: one connection with all its subscriptions. Compared by identity."""
+
+    def deliver(self, delivery: Delivery, front: bytes) -> None:
+        """Send messages. `front` is the encoded envelope when it is the same for all of a fan-out, else empty."""
+        ...
+
+    def drops_changed(self, subscription: Subscription) -> None:
+        """The totals of dropped messages changed; `subscription.drops_reported()` once they were told."""
+        ...
+
+    def subscription_ended(self, subscription: Subscription, reason: str, detail: str) -> None:
+        """The router has ended the subscription; its books are final."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """A batch at this node. Times are those of the caller's monotonic clock, in seconds."""
+
+    body: Body
+    envelope: Envelope
+    source: Source | None
+    """Who is held back where a subscription with the policy `block` is full."""
+    arrived: float
+    expires_at: float
+    """Infinite where the batch never expires."""
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return a batch of its own that holds only the messages `start` to `stop` (exclusive)."""
+        envelope = replace(self.envelope, first=self.envelope.first + start)
+        return Batch(slice_body(self.body, start, stop), envelope, self.source, self.arrived, self.expires_at)
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """Messages `start` to `stop` (exclusive) of a batch for subscriptions of one destination.
+
+    `subscriptions` are pairs of id and messages dropped so far. `age_ms`: how long they waited in
+    queues of nodes, this one's included.
+    """
+
+    destination: Destination
+    batch: Batch
+    start: int
+    stop: int
+    subscriptions: Sequence[tuple[int, int]]
+    age_ms: int
+
+
+@dataclass(slots=True, eq=False)
+class DropsChanged:
+    """Told once until `Subscription.drops_reported()` is called."""
+
+    subscription: Subscription
+
+
+@dataclass(slots=True, eq=False)
+class Ended:
+    """The router ended a subscription: `reason` as in `SubscriptionClosed`."""
+
+    subscription: Subscription
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True, eq=False)
+class Released:
+    """A publisher is no longer held back."""
+
+    source: Source
+
+
+Output = Delivery | DropsChanged | Ended | Released

@@ -1,0 +1,217 @@
+"""Routing: takes batches, credit and the passing of time; returns what is to be sent and told.
+
+No clock, no I/O. Outputs are appended to the list that the caller passes, in the order in which they must be performed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from quicbus_broker.routing.books import RoutingBooks, Settled
+from quicbus_broker.routing.holds import Holds
+from quicbus_broker.routing.outputs import Batch, Delivery, DropsChanged, Ended, Output, Released
+from quicbus_broker.routing.subscription import (
+    DISCONNECTED,
+    OVERFLOW,
+    UNSUBSCRIBED,
+    Subscription,
+)
+from quicbus_broker.routing.table import Table
+
+if TYPE_CHECKING:
+    from quicbus_broker.routing.backlog import Waiting
+    from quicbus_broker.routing.groups import Group
+    from quicbus_broker.routing.outputs import Source
+    from quicbus_broker.routing.table import Plan
+
+__all__ = ["Router"]
+
+
+class Router:
+    """All subscriptions of a node. `now` is monotonic, in seconds, the same clock in every call."""
+
+    def __init__(self, *, block_timeout_s: float) -> None:
+        self.block_timeout_s = block_timeout_s
+        self._table = Table()
+        self._holds = Holds()
+        self._subscriptions: dict[Subscription, None] = {}
+        self._expiring: dict[Subscription, None] = {}
+        self._full: dict[Subscription, None] = {}
+        self._settled = Settled()
+        self._accepted = 0
+        self._unmatched = 0
+        self._deliveries = 0
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def plan(self, topic: bytes) -> Plan:
+        """Return who gets a topic now; raises `InvalidTopic`."""
+        return self._table.plan(topic)
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Every batch that is routed from here on reaches it."""
+        self._subscriptions[subscription] = None
+        self._table.add(subscription)
+
+    def route(self, batch: Batch, plan: Plan, now: float, outputs: list[Output]) -> None:
+        """Give a batch to all that `plan`, which was just asked for, names."""
+        body = batch.body
+        count = body.count
+        total = body.total
+        self._accepted += count
+        if not plan.matching:
+            self._unmatched += count
+            return
+        self._deliveries += count * plan.matching
+        for destination, subscriptions in plan.destinations:
+            whole: list[tuple[int, int]] = []
+            for subscription in subscriptions:
+                sent = subscription.offer(batch, 0, count, total, now)
+                if sent == count:
+                    whole.append((subscription.id, subscription.dropped_total))
+                else:
+                    self._after_part(subscription, batch, 0, sent, now, outputs)
+            if whole:
+                outputs.append(Delivery(destination, batch, 0, count, whole, batch.envelope.age_ms))
+        for group in plan.groups:
+            self._share(group, batch, 0, count, now, outputs)
+
+    def credit(self, subscription: Subscription, messages: int, size: int, now: float, outputs: list[Output]) -> None:
+        """The subscriber has consumed so much in all; raises `ProtocolViolation` where that cannot be."""
+        if not subscription.is_open:
+            return
+        subscription.consume(messages, size, now)
+        outputs.extend([_delivery(subscription, waiting, now) for waiting in subscription.take_ready(now)])
+        self._report_drops(subscription, outputs)
+        self._release_if_room(subscription, outputs)
+
+    def unsubscribe(self, subscription: Subscription, now: float, outputs: list[Output]) -> None:
+        """The subscriber wants no more. What waited goes to the other members of its group, if there are any."""
+        self._leave(subscription, UNSUBSCRIBED, now, outputs)
+
+    def disconnect(self, subscription: Subscription, now: float, outputs: list[Output]) -> None:
+        """The subscriber's connection is gone."""
+        self._leave(subscription, DISCONNECTED, now, outputs)
+
+    def tick(self, now: float, outputs: list[Output]) -> None:
+        """Expire what waited too long, end what blocked too long. Call it at `next_tick()`, or a little later."""
+        for subscription in list(self._expiring):
+            subscription.expire(now)
+            self._report_drops(subscription, outputs)
+            self._release_if_room(subscription, outputs)
+            if subscription.backlog.next_expiry() == math.inf:
+                del self._expiring[subscription]
+        for subscription in list(self._full):
+            if now >= subscription.progress_at + self.block_timeout_s:
+                detail = f"nothing was consumed for {self.block_timeout_s:g} s while publishers waited"
+                self._end(subscription, "block_timeout", detail, outputs)
+
+    def next_tick(self) -> float:
+        """Return when `tick` has something to do; infinite when nothing will."""
+        expiry = min((each.backlog.next_expiry() for each in self._expiring), default=math.inf)
+        timeout = min((each.progress_at for each in self._full), default=math.inf) + self.block_timeout_s
+        return min(expiry, timeout)
+
+    def is_held(self, source: Source) -> bool:
+        """Whether a subscription with the policy `block` holds this publisher back. `Released` tells when none does."""
+        return self._holds.is_held(source)
+
+    def forget_source(self, source: Source) -> None:
+        """The publisher has left."""
+        self._holds.forget(source)
+
+    def books(self) -> RoutingBooks:
+        """Return the books as they are. Costs a step per subscription."""
+        handed_over = self._settled.handed_over
+        dropped = dict(self._settled.dropped)
+        queued = 0
+        for subscription in self._subscriptions:
+            handed_over += subscription.handed_over
+            queued += subscription.backlog.messages
+            for reason, messages in subscription.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + messages
+        return RoutingBooks(self._accepted, self._unmatched, self._deliveries, handed_over, dropped, queued)
+
+    def _share(self, group: Group, batch: Batch, start: int, stop: int, now: float, outputs: list[Output]) -> None:
+        body = batch.body
+        age_ms = _age_ms(batch, now)
+        for run in group.share(body.sizes, start, stop):
+            count = run.stop - run.start
+            size = body.total if count == body.count else sum(body.sizes[run.start : run.stop])
+            sent = run.member.offer(batch, run.start, run.stop, size, now)
+            if sent == count:
+                named = ((run.member.id, run.member.dropped_total),)
+                outputs.append(Delivery(run.member.destination, batch, run.start, run.stop, named, age_ms))
+            else:
+                self._after_part(run.member, batch, run.start, sent, now, outputs)
+
+    def _after_part(
+        self, subscription: Subscription, batch: Batch, start: int, sent: int, now: float, outputs: list[Output]
+    ) -> None:
+        """Some messages of a batch did not leave at once: they wait, or were dropped."""
+        if sent:
+            named = ((subscription.id, subscription.dropped_total),)
+            age_ms = _age_ms(batch, now)
+            outputs.append(Delivery(subscription.destination, batch, start, start + sent, named, age_ms))
+        if subscription.has_overflowed:
+            pending = f"{subscription.pending} messages, {subscription.pending_size} bytes were pending"
+            self._end(subscription, "overflow", pending, outputs)
+            return
+        if batch.expires_at < math.inf:
+            self._expiring[subscription] = None
+        if subscription.is_full:
+            self._full[subscription] = None
+            if batch.source is not None:
+                self._holds.hold(subscription, batch.source)
+        self._report_drops(subscription, outputs)
+
+    def _report_drops(self, subscription: Subscription, outputs: list[Output]) -> None:
+        if subscription.has_unreported_drops and not subscription.is_report_due:
+            subscription.is_report_due = True
+            outputs.append(DropsChanged(subscription))
+
+    def _release_if_room(self, subscription: Subscription, outputs: list[Output]) -> None:
+        if subscription.is_full and subscription.may_release():
+            subscription.is_full = False
+            del self._full[subscription]
+            outputs.extend(Released(source) for source in self._holds.release(subscription))
+
+    def _leave(self, subscription: Subscription, reason: str, now: float, outputs: list[Output]) -> None:
+        if not subscription.is_open:
+            return
+        group = self._table.discard(subscription)
+        subscription.expire(now)
+        for each in subscription.close():
+            if group is not None and group.members:
+                self._share(group, each.batch, each.start, each.stop, now, outputs)
+            else:
+                subscription.count_dropped(reason, each.count)
+        self._settle(subscription, outputs)
+
+    def _end(self, subscription: Subscription, reason: str, detail: str, outputs: list[Output]) -> None:
+        """End a subscription for its policy; what waited is counted as overflow."""
+        self._table.discard(subscription)
+        for each in subscription.close():
+            subscription.count_dropped(OVERFLOW, each.count)
+        self._settle(subscription, outputs)
+        outputs.append(Ended(subscription, reason, detail))
+
+    def _settle(self, subscription: Subscription, outputs: list[Output]) -> None:
+        """Move the books of a subscription that has ended to those of all that have."""
+        del self._subscriptions[subscription]
+        self._expiring.pop(subscription, None)
+        self._full.pop(subscription, None)
+        self._settled.add(subscription)
+        outputs.extend(Released(source) for source in self._holds.release(subscription))
+
+
+def _delivery(subscription: Subscription, waiting: Waiting, now: float) -> Delivery:
+    named = ((subscription.id, subscription.dropped_total),)
+    age_ms = _age_ms(waiting.batch, now)
+    return Delivery(subscription.destination, waiting.batch, waiting.start, waiting.stop, named, age_ms)
+
+
+def _age_ms(batch: Batch, now: float) -> int:
+    return batch.envelope.age_ms + round(1000 * (now - batch.arrived))
