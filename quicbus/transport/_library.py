@@ -143,6 +143,9 @@ class LibraryConnection:
         """Return how many unidirectional streams the peer allows from the first one on; 0 while that is not known."""
         raise NotImplementedError
 
+    def _datagrams_to_send(self, now: float) -> list[bytes]:
+        return [datagram for datagram, _ in self._quic.datagrams_to_send(now)]
+
     # --- datagrams and time -----------------------------------------------------------------------------------------
 
     @property
@@ -169,9 +172,9 @@ class LibraryConnection:
         if self._termination is not None:
             return self._repeated_close()
         try:
-            datagrams = [datagram for datagram, _ in self._quic.datagrams_to_send(now)]
+            datagrams = self._datagrams_to_send(now)
         except BaseException as error:
-            self._send_failed(error)
+            self._failed(error)
             datagrams = []
         closing = self._quic._close_event
         if closing is not None and (self._closed_here or not self._peer_closed()):
@@ -283,9 +286,6 @@ class LibraryConnection:
     def _is_refusal(self, error: BaseException) -> bool:
         """Tell whether `error` says no more than that a call came too early or too late."""
         return False
-
-    def _send_failed(self, error: BaseException) -> None:
-        self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
         """End the connection after an exception that only the peer's bytes, or the library, can have caused.

@@ -1,4 +1,9 @@
-"""The engine on qh3: aioquic's calls above a packet core in Rust, at about a sixth of the cost per packet."""
+"""The engine on qh3: aioquic's calls above a packet core in Rust, at about a sixth of the cost per packet.
+
+Datagrams are taken from the core (`_core.poll_transmit`), past `QuicConnection.datagrams_to_send`: where a listener
+may not send more yet, the core raises, and the datagrams that it had made before would be lost with the exception.
+Handshakes without Retry then take up to a second, or fail; taken one by one they need one round trip more.
+"""
 
 from __future__ import annotations
 
@@ -70,10 +75,24 @@ class Qh3Connection(_library.LibraryConnection):
     def _is_refusal(self, error: BaseException) -> bool:
         return isinstance(error, QuicConnectionError)
 
-    def _send_failed(self, error: BaseException) -> None:
-        # A listener that may not send more yet (RFC 9000 section 8.1) raises; a later datagram or timer goes on.
-        if not (isinstance(error, QuicConnectionError) and "packet builder capacity" in str(error)):
-            self._failed(error)
+    def _datagrams_to_send(self, now: float) -> list[bytes]:
+        quic = cast("Any", self._quic)
+        core = quic._core
+        datagrams: list[bytes] = []
+        if core is None:
+            return datagrams
+        try:
+            while (transmit := core.poll_transmit(now)) is not None:
+                datagrams.append(transmit[0])
+        except RuntimeError as error:
+            # A listener may not send more yet (RFC 9000 section 8.1); the next datagram or timer goes on.
+            if "packet builder capacity" not in str(error):
+                self._failed(error)
+        if self._qlog is not None:
+            for datagram in datagrams:
+                quic._log_datagram("datagrams_sent", datagram)
+                quic._log_packets("packet_sent", datagram)
+        return datagrams
 
 
 Qh3Connection.map_events(events)

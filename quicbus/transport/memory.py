@@ -190,7 +190,7 @@ class MemoryConnection:
             if self._configuration.is_client and not self._is_complete:
                 self._receive_outside_handshake(datagram)
             return
-        if packet.destination not in self.connection_ids or self._close is not None:
+        if self._close is not None or (packet.destination != self._own_id and packet.first != packets.INITIAL):
             return
         if packet.first == packets.SHORT and not self._binding:
             return  # before the handshake: nothing can be checked yet
