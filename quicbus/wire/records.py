@@ -12,6 +12,7 @@ A record of an unknown kind is skipped by its size. Kind 3 (Broadcast) is the me
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -52,13 +53,15 @@ _SMALL_CHUNK = 256
 """Chunks below this are gathered: a `bytes` of its own costs 40 bytes beside its content."""
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """What nodes write around a body.
+@dataclass(slots=True, unsafe_hash=True)
+class Envelope:
+    """What nodes write around a body. Never changed: `dataclasses.replace` makes another one.
 
     `sequence` numbers the batches of one boot of the origin from 1. `first` is the index, in the batch as it was
     published, of the first message here. `age_ms` sums the time that the batch spent in queues of nodes.
     """
 
+    # Not frozen: that would treble the time to make one, and one is made for every batch.
     origin: bytes
     boot: int
     sequence: int
