@@ -1,4 +1,4 @@
-"""What the endpoint offers for each connection, and what it calls: the two protocols that sessions are written against."""
+"""What the endpoint offers for each connection, and what it calls: sessions are written against these two protocols."""
 
 from __future__ import annotations
 

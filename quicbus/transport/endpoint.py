@@ -1,0 +1,442 @@
+"""The UDP endpoint: one socket that dials and listens, and the turn that drives all of its connections.
+
+In a turn everything that arrived is fed to the engines, then all events are drained into the sessions, then the
+sessions write, and then each connection transmits once. Sessions may write to other connections at any point of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from quicbus.transport.admission import Accept, Admission, Answer, Drop, versions_of
+from quicbus.transport.datagram_socket import AsyncioNetwork
+from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
+from quicbus.transport.endpoint_connection import EndpointConnection
+from quicbus.transport.path import PathMap
+from quicbus.transport.settings import EndpointSettings
+from quicbus.transport.statistics import Counters, EndpointStatistics
+from quicbus.transport.timers import TimerQueue
+from quicbus.transport.udp_socket import UdpNetwork
+from quicbus.wire.close_codes import CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quicbus.transport.admission import Refusal
+    from quicbus.transport.connection import Address, Connection, ConnectionHandler
+    from quicbus.transport.engine import Engine, EngineConfiguration, Terminated
+    from quicbus.transport.network import DatagramSocket, Network, Path
+
+__all__ = ["Endpoint", "EndpointSettings", "Listener"]
+
+logger = logging.getLogger("quicbus.transport")
+
+NEAR_DATAGRAM_SIZE = 8192
+"""To this host itself: the MTU of loopback is 65,536, and eight kilobytes take half the packets' cost away."""
+FAR_DATAGRAM_SIZE = 1200
+MAX_ROUNDS = 4
+"""Of sessions writing to each other in one turn; what is left then has a turn of its own."""
+CLOSE_TIMEOUT_S = 1.0
+TIMER_GRANULARITY_S = 0.001
+"""An engine whose timer stays due must not keep the loop from everything else."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """What an endpoint needs to be dialed. `configuration` may be replaced at any time: it counts for new connections.
+
+    `make_handler` is called at the first accepted datagram, before the dialer has proved anything.
+    """
+
+    configuration: EngineConfiguration
+    make_handler: Callable[[Connection], ConnectionHandler]
+
+
+def default_network() -> Network:
+    return UdpNetwork() if sys.platform == "linux" else AsyncioNetwork()
+
+
+class Endpoint:
+    """Made by `open`. Use it from the event loop that opened it only."""
+
+    def __init__(self, engine: Engine, settings: EndpointSettings, listener: Listener | None) -> None:
+        self.counters = Counters()
+        self.listener = listener
+        self._engine = engine
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._socket: DatagramSocket | None = None
+        self._admission = Admission(settings, versions_of(engine.name), os.urandom)
+        self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
+        self._timers: TimerQueue[EndpointConnection] = TimerQueue()
+        self._timer: asyncio.TimerHandle | None = None
+        self._touched: dict[EndpointConnection, None] = {}
+        self._dirty: dict[EndpointConnection, None] = {}
+        self._is_in_turn = False
+        self._turn: asyncio.Handle | None = None
+        self._accepted = 0
+        self._half_open = 0
+        self._is_closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        bind: Address | None,
+        engine: Engine,
+        settings: EndpointSettings | None = None,
+        listener: Listener | None = None,
+        network: Network | None = None,
+    ) -> Endpoint:
+        """Bind a socket and begin. `bind=None` takes any port, for dialing. Raises `OSError`.
+
+        Close it with `close()`; cancelling `open` leaves nothing behind.
+        """
+        endpoint = cls(engine, settings or EndpointSettings(), listener)
+        endpoint._socket = await (network or default_network()).open(bind, endpoint, endpoint.counters)
+        return endpoint
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- for people -------------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Address:
+        """What the socket is bound to; for port 0 the port that was free."""
+        return self._open_socket().address
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def statistics(self) -> EndpointStatistics:
+        return self.counters.snapshot(len(self._table), self._half_open)
+
+    def connections(self) -> list[Connection]:
+        """Return the connections that are not closed, oldest first."""
+        return [connection for connection in self._table if not connection.is_closed]
+
+    def dial(
+        self,
+        address: Address,
+        configuration: EngineConfiguration,
+        make_handler: Callable[[Connection], ConnectionHandler],
+    ) -> Connection:
+        """Begin a connection to an IP address; what becomes of it the handler is told.
+
+        Sizes and times of `configuration` are the endpoint's. Raises `OSError` where the socket can't reach such an
+        address (IPv6 from an IPv4 socket), and what the engine raises for a configuration it can't use.
+        """
+        socket = self._open_socket()
+        now = self._loop.time()
+        path = socket.path_to(address)
+        quic = self._engine.dial(self._own_configuration(configuration, path))
+        connection = self._add(quic, PathMap(path, is_fixed=True), is_client=True, now=now)
+        self.counters.dialed += 1
+        try:
+            connection.begin(make_handler(connection), now)
+        except BaseException:
+            self._forget(connection)
+            raise
+        self._table.add(connection, *connection.connection_ids)
+        self.mark_dirty(connection)
+        return connection
+
+    def stop_accepting(self) -> None:
+        """Refuse new connections from now on; those that are open stay."""
+        self._admission.is_stopping = True
+
+    async def close(self, reason: str = "the endpoint is closing") -> None:
+        """Close every connection with GOING_AWAY, send that, and release the socket. May be called twice.
+
+        Waits for the socket to take the last datagrams, at most a second.
+        """
+        if self._is_closed or self._socket is None:
+            return
+        self._is_closed = True
+        self.stop_accepting()
+        for connection in self._table:
+            connection.close_for(CloseCode.GOING_AWAY, reason, "local")
+        self._run_turn()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._socket.wait_sent()
+        except TimeoutError:
+            pass
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        for handle in (self._timer, self._turn):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._turn = None
+        self._open_socket().close()
+        for connection in self._table:
+            connection.abandon("the endpoint is closed")
+            self._forget(connection)
+        self._touched.clear()
+        self._dirty.clear()
+
+    # --- DatagramReceiver -------------------------------------------------------------------------------------------
+
+    def received(self, buffer: bytes, segment_size: int, path: Path) -> None:
+        now = self._loop.time()
+        size = len(buffer)
+        counters = self.counters
+        counters.bytes_received += size
+        if segment_size >= size:
+            counters.datagrams_received += 1
+            self._dispatch(buffer, size, connection_id(buffer), path, now)
+            return
+        counters.datagrams_received += -(-size // segment_size)
+        for start, end, identifier in runs(buffer, segment_size):
+            part = buffer if end - start == size else buffer[start:end]
+            self._dispatch(part, segment_size, identifier, path, now)
+
+    def turn_ended(self) -> None:
+        self._run_turn()
+
+    def unreachable(self, peer: Any, reason: str) -> None:
+        for connection in self._table:
+            if connection.is_client and not connection.is_complete and connection.paths.active.peer == peer:
+                connection.unreachable(f"{reason}: nobody listens at {_shown(connection.peer_address)}")
+                self._touch(connection)
+
+    def _dispatch(self, buffer: bytes, segment_size: int, identifier: bytes | None, path: Path, now: float) -> None:
+        connection = None if identifier is None else self._table.find(identifier)
+        if connection is not None:
+            connection.feed(buffer, segment_size, path, now)
+            self._touched[connection] = None
+        elif identifier is None:
+            self.counters.drop("garbage", -(-len(buffer) // segment_size) if buffer else 1)
+        elif not buffer[0] & 0x80:
+            self.counters.drop("unknown_connection", -(-len(buffer) // segment_size))
+        else:
+            for start in range(0, len(buffer), segment_size):
+                self._on_unknown(buffer[start : start + segment_size], path, now)
+
+    # --- strangers --------------------------------------------------------------------------------------------------
+
+    def _on_unknown(self, datagram: bytes, path: Path, now: float) -> None:
+        if self.listener is None:
+            self.counters.drop("not_listening")
+            return
+        known = self._table.find(connection_id(datagram) or b"")
+        if known is not None:  # Several first datagrams in one GRO buffer: the first of them was accepted just now.
+            known.feed(datagram, len(datagram), path, now)
+            return
+        verdict = self._admission.judge(datagram, path.address, self._accepted, self._half_open, now)
+        if isinstance(verdict, Accept):
+            self._accept(self.listener, verdict, datagram, path, now)
+        elif isinstance(verdict, Answer):
+            if verdict.is_retry:
+                self.counters.retries_sent += 1
+            else:
+                self.counters.version_negotiations_sent += 1
+            self._send(path, [verdict.datagram])
+        elif isinstance(verdict, Drop):
+            self.counters.drop(verdict.reason)
+
+    def _accept(self, listener: Listener, verdict: Accept, datagram: bytes, path: Path, now: float) -> None:
+        configuration = self._own_configuration(listener.configuration, path)
+        try:
+            quic = self._engine.accept(
+                configuration, verdict.original_destination_connection_id, verdict.retry_source_connection_id
+            )
+        except Exception:
+            self.counters.drop("not_accepted")
+            logger.exception("! %s could not be accepted", _shown(path.address))
+            return
+        connection = self._add(quic, PathMap(path, is_fixed=False), is_client=False, now=now)
+        self.counters.accepted += 1
+        self._accepted += 1
+        self._half_open += 1
+        try:
+            handler = _Refused(connection, verdict.refusal) if verdict.refusal else listener.make_handler(connection)
+        except Exception:
+            self.counters.handler_errors += 1
+            logger.exception("! %s no session could be made", _shown(path.address))
+            connection.abandon("no session could be made")
+            self._forget(connection)
+            return
+        connection.begin(handler, now)
+        connection.feed(datagram, len(datagram), path, now)
+        self._touched[connection] = None
+
+    # --- Owner: for connections -------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def mark_dirty(self, connection: EndpointConnection) -> None:
+        self._dirty[connection] = None
+        if self._turn is None and not self._is_in_turn:
+            self._schedule_turn()
+
+    def id_issued(self, connection: EndpointConnection, connection_id: bytes) -> None:
+        self._table.add(connection, connection_id)
+
+    def id_retired(self, connection: EndpointConnection, connection_id: bytes) -> None:
+        self._table.retire(connection, connection_id)
+
+    def handshake_ended(self, connection: EndpointConnection) -> None:
+        self._half_open -= 1
+
+    # --- the turn ---------------------------------------------------------------------------------------------------
+
+    def _run_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._is_in_turn:
+            return
+        self._is_in_turn = True
+        now = self._loop.time()
+        try:
+            ready = self._collect(now)
+            for connection in ready:
+                self._transmit(connection, now)
+        finally:
+            self._is_in_turn = False
+        self._arm_timer()
+        if self._dirty or self._touched:
+            self._schedule_turn()
+
+    def _schedule_turn(self) -> None:
+        if self._turn is None and not self._is_closed:
+            self._turn = self._loop.call_soon(self._run_turn)
+
+    def _collect(self, now: float) -> dict[EndpointConnection, None]:
+        """Drain what was fed and let sessions write; return the connections that may have something to send."""
+        ready = self._touched
+        self._touched = {}
+        for connection in ready:
+            connection.drain(now)
+        self._dirty, pending = {}, {**ready, **self._dirty}
+        for _ in range(MAX_ROUNDS):
+            for connection in pending:
+                connection.before_transmit()
+            ready.update(pending)
+            if not self._dirty:
+                break
+            self._dirty, pending = {}, self._dirty
+            # A session that writes in its own `before_transmit` is not asked again.
+            pending = {connection: None for connection in pending if connection not in ready}
+            if not pending:
+                break
+        return ready
+
+    def _transmit(self, connection: EndpointConnection, now: float) -> None:
+        for path, datagrams in connection.datagrams_to_send(now):
+            self._send(path, datagrams)
+        when = connection.deadline()
+        if when is not None and when <= 0:  # An end that wants to be fetched.
+            connection.drain(now)
+            when = connection.deadline()
+        if connection.is_over:
+            self._forget(connection)
+        elif when is not None:
+            self._timers.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
+
+    def _send(self, path: Path, datagrams: list[bytes]) -> None:
+        self.counters.datagrams_sent += len(datagrams)
+        self.counters.bytes_sent += sum(map(len, datagrams))
+        self._open_socket().send(path, datagrams)
+
+    def _touch(self, connection: EndpointConnection) -> None:
+        self._touched[connection] = None
+        self.mark_dirty(connection)
+
+    def _arm_timer(self) -> None:
+        when = self._timers.earliest()
+        if self._timer is not None:
+            if when is not None and self._timer.when() <= when:
+                return  # It comes too early and is set again then: dearer to move at each datagram.
+            self._timer.cancel()
+            self._timer = None
+        if when is not None and not self._is_closed:
+            self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for connection in self._timers.pop_due(now):
+            when = connection.deadline()
+            if when is not None and when > now:
+                self._timers.schedule(connection, when)
+            else:
+                connection.handle_timer(now)
+                self._touched[connection] = None
+        if self._touched or self._dirty:
+            self._run_turn()
+        else:
+            self._arm_timer()
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def _open_socket(self) -> DatagramSocket:
+        if self._socket is None:
+            raise RuntimeError("the endpoint is not open: use Endpoint.open()")
+        return self._socket
+
+    def _own_configuration(self, configuration: EngineConfiguration, path: Path) -> EngineConfiguration:
+        size = self._settings.max_datagram_size
+        is_near = size is None and self._open_socket().is_near(path)
+        return replace(
+            configuration,
+            idle_timeout_s=self._settings.idle_timeout_s,
+            max_datagram_size=size or (NEAR_DATAGRAM_SIZE if is_near else FAR_DATAGRAM_SIZE),
+            probe_datagram_size=size is None and not is_near,
+            qlog_dir=self._settings.qlog_dir,
+        )
+
+    def _add(self, quic: Any, paths: PathMap[Path], *, is_client: bool, now: float) -> EndpointConnection:
+        connection = EndpointConnection(
+            self, quic, paths, self._settings, engine=self._engine.name, is_client=is_client, now=now
+        )
+        self._table.add(connection, *quic.connection_ids)
+        return connection
+
+    def _forget(self, connection: EndpointConnection) -> None:
+        if connection in self._table:
+            self._table.remove(connection)
+            self._timers.cancel(connection)
+            self._dirty.pop(connection, None)
+            if not connection.is_client:
+                self._accepted -= 1
+
+
+class _Refused:
+    """The session of a connection that is refused: it waits for the handshake, says why, and closes."""
+
+    def __init__(self, connection: Connection, refusal: Refusal) -> None:
+        self._connection = connection
+        self._refusal = refusal
+
+    def negotiated(self) -> None: ...
+
+    def connected(self, channel_binding: bytes) -> None:
+        self._connection.close(self._refusal.code, self._refusal.reason)
+
+    def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None: ...
+
+    def stream_reset(self, stream_id: int, code: int) -> None: ...
+
+    def before_transmit(self) -> None: ...
+
+    def closed(self, termination: Terminated) -> None: ...
+
+
+def _shown(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,402 @@
+"""One connection of an endpoint: its engine, its handler, its path and its deadlines. No socket, no event loop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from quicbus import limits
+from quicbus.transport.connection import ConnectionStatistics
+from quicbus.transport.engine import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    HandshakeCompleted,
+    Negotiated,
+    PingAcknowledged,
+    StreamData,
+    StreamReset,
+    Terminated,
+    cut_reason,
+)
+from quicbus.wire.close_codes import CloseCode
+
+if TYPE_CHECKING:
+    from quicbus.transport.connection import Address, ConnectionHandler
+    from quicbus.transport.engine import EngineConnection, EngineEvent
+    from quicbus.transport.network import Path
+    from quicbus.transport.path import PathMap
+    from quicbus.transport.settings import EndpointSettings
+    from quicbus.transport.statistics import Counters
+
+__all__ = ["EndpointConnection"]
+
+logger = logging.getLogger("quicbus.transport")
+
+LINGER_S = 1.0
+"""After its own close a connection answers what still arrives by closing again: the close may have been lost."""
+MAX_PINGS_UNDER_WAY = 64
+SENT_SHARE = 16
+DELIVERED_SHARE = 8
+QUIET_BYTES_PER_S = 128
+"""What a peer sends besides stream bytes: acknowledgements (under a sixteenth of what they acknowledge), headers and
+repetitions (under an eighth of the stream bytes), PINGs. They do not pile up anywhere and are not counted."""
+
+
+class Owner(Protocol):
+    """What a connection needs of its endpoint."""
+
+    counters: Counters
+
+    def now(self) -> float: ...
+    def mark_dirty(self, connection: EndpointConnection) -> None: ...
+    def id_issued(self, connection: EndpointConnection, connection_id: bytes) -> None: ...
+    def id_retired(self, connection: EndpointConnection, connection_id: bytes) -> None: ...
+    def handshake_ended(self, connection: EndpointConnection) -> None: ...
+
+
+class EndpointConnection:
+    """The `Connection` that sessions hold."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        quic: EngineConnection,
+        paths: PathMap[Path],
+        settings: EndpointSettings,
+        *,
+        engine: str,
+        is_client: bool,
+        now: float,
+    ) -> None:
+        self._owner = owner
+        self._quic = quic
+        self._settings = settings
+        self._engine = engine
+        self._is_client = is_client
+        self._handler: ConnectionHandler | None = None
+        self.paths = paths
+        self.is_complete = False
+        self._last_heard = now
+        self._last_sent = now
+        self._began_at = now
+        self._handshake_deadline: float | None = now + settings.handshake_timeout_s
+        self._linger_until: float | None = None
+        self._closing: Terminated | None = None
+        self._is_terminated = False
+        self._close_cause = ""
+        self._pings: dict[int, float] = {}
+        self._next_ping = 1
+        self._rtt_s: float | None = None
+        self._datagrams_sent = self._datagrams_received = 0
+        self._bytes_sent = self._bytes_received = 0
+        self._key_updates = 0
+        self._key_update_at = settings.key_update_packets
+        self._key_update_ping: int | None = None
+        self._undelivered = 0
+        self._undelivered_allowed = limits.UNDELIVERED_BEFORE_PROOF
+        self._allowance_at = now
+        self._allowance_sent = 0
+
+    # --- Connection: for sessions -----------------------------------------------------------------------------------
+
+    @property
+    def is_client(self) -> bool:
+        return self._is_client
+
+    @property
+    def engine(self) -> str:
+        return self._engine
+
+    @property
+    def peer_address(self) -> Address:
+        return self.paths.active.address
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closing is not None
+
+    @property
+    def last_heard(self) -> float:
+        return self._last_heard
+
+    def open_stream(self) -> int:
+        return self._quic.open_stream()
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        self._quic.send(stream_id, data, end)
+        self._owner.mark_dirty(self)
+
+    def stop_stream(self, stream_id: int, code: int) -> None:
+        self._quic.stop_stream(stream_id, code)
+        self._owner.mark_dirty(self)
+
+    def ping(self) -> None:
+        if self.is_complete and self._closing is None:
+            self._ping(self._owner.now())
+            self._owner.mark_dirty(self)
+
+    def transmit_soon(self) -> None:
+        self._owner.mark_dirty(self)
+
+    def allow_undelivered(self, size: int) -> None:
+        self._undelivered_allowed = size
+
+    def close(self, code: int, reason: str) -> None:
+        self.close_for(code, reason, "local")
+
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics(
+            datagrams_sent=self._datagrams_sent,
+            datagrams_received=self._datagrams_received,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            address_changes=self.paths.changes,
+            key_updates=self._key_updates,
+            rtt_s=self._rtt_s,
+        )
+
+    # --- for the endpoint -------------------------------------------------------------------------------------------
+
+    @property
+    def is_half_open(self) -> bool:
+        return not self._is_client and self._handshake_deadline is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the endpoint may forget this connection."""
+        return self._is_terminated and self._linger_until is None
+
+    @property
+    def connection_ids(self) -> tuple[bytes, ...]:
+        return self._quic.connection_ids
+
+    def begin(self, handler: ConnectionHandler, now: float) -> None:
+        self._handler = handler
+        if self._is_client:
+            self._quic.connect(now)
+
+    def feed(self, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
+        """Take a datagram, or several of `segment_size` bytes that all carry one connection id."""
+        active = self.paths.active
+        if path is active or path.peer == active.peer:
+            if self.paths.has_candidate:
+                self.paths.heard_on_active(now)
+            self._take(buffer, segment_size, now)
+        elif self.paths.is_fixed or not self.is_complete:
+            self._owner.counters.drop("other_address", -(-len(buffer) // segment_size))
+        else:
+            self._feed_from_elsewhere(buffer, segment_size, path, now)
+
+    def drain(self, now: float, source: Path | None = None) -> None:
+        """Hand the engine's events to the handler. `source`: where the datagrams came from, if not from the peer."""
+        next_event, handler = self._quic.next_event, self._handler
+        try:
+            while (event := next_event()) is not None:
+                if type(event) is StreamData:
+                    size = len(event.data)
+                    self._undelivered -= size + size // DELIVERED_SHARE
+                    if self._closing is None and handler is not None:
+                        handler.stream_data(event.stream_id, event.data, event.ended)
+                else:
+                    self._on_event(event, now, source)
+        except Exception:
+            self._handler_failed()
+        if self._undelivered > self._undelivered_allowed:
+            self._check_undelivered(now)
+        elif self._undelivered < 0:
+            self._undelivered = 0
+
+    def before_transmit(self) -> None:
+        if self._handler is not None and self._closing is None:
+            try:
+                self._handler.before_transmit()
+            except Exception:
+                self._handler_failed()
+
+    def datagrams_to_send(self, now: float) -> list[tuple[Path, list[bytes]]]:
+        """Return what wants to leave now, and where to."""
+        datagrams = self._quic.datagrams_to_send(now)
+        if not datagrams:
+            return []
+        self._last_sent = now
+        self._datagrams_sent += len(datagrams)
+        self._bytes_sent += sum(map(len, datagrams))
+        if self._datagrams_sent >= self._key_update_at:
+            self._update_keys(now)
+        if self.paths.has_candidate:
+            return self.paths.split(datagrams, now)
+        return [(self.paths.active, datagrams)]
+
+    def deadline(self) -> float | None:
+        """Return when `handle_timer` wants to be called."""
+        when = self._quic.timer()
+        if self._is_terminated:
+            return self._linger_until
+        other = self._handshake_deadline
+        if other is None:
+            other = self._last_sent + self._settings.keep_alive_s
+        return other if when is None or other < when else when
+
+    def handle_timer(self, now: float) -> None:
+        if self._linger_until is not None and now >= self._linger_until:
+            self._linger_until = None
+            return
+        when = self._quic.timer()
+        if when is not None and when <= now:
+            self._quic.handle_timer(now)
+        if self._closing is not None:
+            return
+        if self._handshake_deadline is not None:
+            if now >= self._handshake_deadline:
+                self._handshake_timed_out()
+        elif self.is_complete and now >= self._last_sent + self._settings.keep_alive_s:
+            self._ping(now)
+
+    def unreachable(self, reason: str) -> None:
+        """The system says that nobody listens at the peer's address. Believed only before the handshake completes."""
+        if self._is_client and not self.is_complete and self._closing is None:
+            self._closing = Terminated(0, reason, is_application=False, is_local=True)
+            self._close_cause = "unreachable"
+            self._quic.close(CloseCode.GOODBYE, "")
+            self._tell_closed(self._closing)
+            self._is_terminated = True
+
+    def close_for(self, code: int, reason: str, cause: str) -> None:
+        """Close; `cause` is what the endpoint counts it under."""
+        if self._closing is not None:
+            return
+        self._closing = Terminated(int(code), cut_reason(reason), is_application=True, is_local=True)
+        self._close_cause = cause
+        self._quic.close(code, reason)
+        self._owner.mark_dirty(self)
+
+    def abandon(self, reason: str) -> None:
+        """End without a word to the peer."""
+        self._closing = self._closing or Terminated(0, reason, is_application=False, is_local=True)
+        self._tell_closed(self._closing)
+        self._is_terminated = True
+        self._linger_until = None
+
+    # --- datagrams --------------------------------------------------------------------------------------------------
+
+    def _take(self, buffer: bytes, segment_size: int, now: float) -> None:
+        size = len(buffer)
+        self._last_heard = now
+        self._bytes_received += size
+        self._undelivered += size
+        if segment_size < size:
+            self._datagrams_received += -(-size // segment_size)
+            self._quic.receive_segments(buffer, segment_size, now)
+        else:
+            self._datagrams_received += 1
+            self._quic.receive(buffer, now)
+
+    def _feed_from_elsewhere(self, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
+        # What came before is drained first, so that an acknowledgement among the events now can only be from `path`.
+        self.drain(now)
+        is_new = self.paths.received(path, len(buffer), now, self._next_ping)
+        self._take(buffer, segment_size, now)
+        if is_new:
+            self._ping(now)
+        self.drain(now, path)
+
+    def _ping(self, now: float) -> int:
+        uid = self._next_ping
+        self._next_ping += 1
+        if len(self._pings) >= MAX_PINGS_UNDER_WAY:
+            del self._pings[next(iter(self._pings))]
+        self._pings[uid] = now
+        self._quic.ping(uid)
+        return uid
+
+    def _update_keys(self, now: float) -> None:
+        # RFC 9001 section 6.1: not again before a packet with the present keys is acknowledged.
+        if self._key_update_ping is None and self.is_complete and self._closing is None:
+            self._quic.request_key_update()
+            self._key_updates += 1
+            self._owner.counters.key_updates += 1
+            self._key_update_ping = self._ping(now)
+            self._key_update_at = self._datagrams_sent + self._settings.key_update_packets
+            self._owner.mark_dirty(self)
+
+    def _check_undelivered(self, now: float) -> None:
+        if self.is_complete and self._undelivered_allowed > limits.UNDELIVERED_BEFORE_PROOF:
+            acknowledged = (self._bytes_sent - self._allowance_sent) // SENT_SHARE
+            self._undelivered -= acknowledged + int((now - self._allowance_at) * QUIET_BYTES_PER_S)
+            self._allowance_sent, self._allowance_at = self._bytes_sent, now
+        if self._undelivered > self._undelivered_allowed and self._closing is None:
+            why = f"{self._undelivered} bytes of incomplete streams are over the limit of {self._undelivered_allowed}"
+            logger.warning("= %s:%d %s", *self.peer_address, why)
+            self.close_for(CloseCode.LIMIT_EXCEEDED, why, "undelivered")
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: EngineEvent, now: float, source: Path | None) -> None:
+        if isinstance(event, PingAcknowledged):
+            self._on_ping_acknowledged(event.uid, now, source)
+        elif isinstance(event, ConnectionIdIssued):
+            self._owner.id_issued(self, event.connection_id)
+        elif isinstance(event, ConnectionIdRetired):
+            self._owner.id_retired(self, event.connection_id)
+        elif isinstance(event, Terminated):
+            self._on_terminated(event, now)
+        elif self._closing is None and self._handler is not None:
+            if isinstance(event, Negotiated):
+                self._handler.negotiated()
+            elif isinstance(event, HandshakeCompleted):
+                self.is_complete = True
+                self._end_handshake()
+                self._handler.connected(event.channel_binding)
+            elif isinstance(event, StreamReset):
+                self._handler.stream_reset(event.stream_id, event.code)
+
+    def _on_ping_acknowledged(self, uid: int, now: float, source: Path | None) -> None:
+        sent_at = self._pings.pop(uid, None)
+        if sent_at is not None:
+            self._rtt_s = now - sent_at
+        if uid == self._key_update_ping:
+            self._key_update_ping = None
+        if source is not None and self.paths.acknowledged(uid, source):
+            self._owner.counters.address_changes += 1
+            logger.debug("= %s:%d is the peer's address now", *source.address)
+
+    def _on_terminated(self, event: Terminated, now: float) -> None:
+        self._is_terminated = True
+        if event.is_local and self._closing is not None:
+            self._linger_until = now + LINGER_S
+        if self._closing is None:
+            self._closing = event
+            self._close_cause = "idle" if event.code == 0 and event.is_local else "local" if event.is_local else "peer"
+            if event.is_local and event.code:
+                self._linger_until = now + LINGER_S
+        self._tell_closed(self._closing)
+
+    def _tell_closed(self, termination: Terminated) -> None:
+        handler, self._handler = self._handler, None
+        self._end_handshake()
+        if handler is None:
+            return
+        self._owner.counters.close(self._close_cause or "local")
+        try:
+            handler.closed(termination)
+        except Exception:
+            self._owner.counters.handler_errors += 1
+            logger.exception("! %s:%d the session failed while it was closed", *self.peer_address)
+
+    def _end_handshake(self) -> None:
+        if self._handshake_deadline is not None:
+            was_half_open = self.is_half_open
+            self._handshake_deadline = None
+            if was_half_open:
+                self._owner.handshake_ended(self)
+
+    def _handshake_timed_out(self) -> None:
+        timeout_s = self._settings.handshake_timeout_s
+        why = f"the handshake with {self.peer_address[0]} port {self.peer_address[1]} took over {timeout_s:g} s"
+        self.close_for(CloseCode.HANDSHAKE_TIMEOUT, why, "handshake_timeout")
+
+    def _handler_failed(self) -> None:
+        self._owner.counters.handler_errors += 1
+        logger.error("! %s:%d the session failed", *self.peer_address, exc_info=sys.exc_info())
+        self.close_for(CloseCode.INTERNAL_ERROR, "internal error", "handler_error")

@@ -1,0 +1,101 @@
+"""Where a connection's datagrams go while its engine sees one constant address. Pure.
+
+A qh3 listener follows three changes of address and is deaf to the fourth, so the engine never learns of any. When
+datagrams come from a new address the connection asks for an acknowledgement (a PING), and only an acknowledgement that
+came *from there* makes it the address: what is merely copied or forged cannot divert the connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["AMPLIFICATION", "CANDIDATE_TIMEOUT_S", "PathMap"]
+
+AMPLIFICATION = 3
+"""RFC 9000 section 8: bytes sent to an address that is not validated, per byte received from it."""
+CANDIDATE_TIMEOUT_S = 3.0
+"""A candidate that has not answered by then is forgotten; the peer's next datagram makes it one again."""
+
+
+class _Path(Protocol):
+    def is_same_peer(self, other: object, /) -> bool: ...
+
+
+P = TypeVar("P", bound=_Path)
+
+
+@dataclass(slots=True)
+class _Candidate(Generic[P]):
+    path: P
+    probe: int
+    expires_at: float
+    received: int = 0
+    sent: int = 0
+
+
+class PathMap(Generic[P]):
+    """The path in use and at most one candidate."""
+
+    __slots__ = ("_candidate", "active", "changes", "is_fixed")
+
+    def __init__(self, path: P, *, is_fixed: bool) -> None:
+        self.active = path
+        self.is_fixed = is_fixed
+        """A dialer's: a listener does not move (RFC 9000 section 9), what comes from elsewhere is not for it."""
+        self.changes = 0
+        self._candidate: _Candidate[P] | None = None
+
+    @property
+    def has_candidate(self) -> bool:
+        return self._candidate is not None
+
+    def received(self, path: P, size: int, now: float, probe: int) -> bool:
+        """Count bytes from a path that is not the active one. Returns whether PING `probe` is to be sent."""
+        candidate = self._candidate
+        if candidate is None or candidate.expires_at <= now or not candidate.path.is_same_peer(path):
+            self._candidate = _Candidate(path, probe, now + CANDIDATE_TIMEOUT_S, received=size)
+            return True
+        candidate.received += size
+        return False
+
+    def acknowledged(self, probe: int, path: P) -> bool:
+        """PING `probe` was acknowledged out of a datagram from `path`. Returns whether the active path changed."""
+        candidate = self._candidate
+        if candidate is None or candidate.probe != probe or not candidate.path.is_same_peer(path):
+            return False
+        self.active = candidate.path
+        self._candidate = None
+        self.changes += 1
+        return True
+
+    def heard_on_active(self, now: float) -> None:
+        """Datagrams came on the active path: a candidate whose time is over is forgotten."""
+        if self._candidate is not None and self._candidate.expires_at <= now:
+            self._candidate = None
+
+    def split(self, datagrams: list[bytes], now: float) -> list[tuple[P, list[bytes]]]:
+        """Say where `datagrams` go: to the candidate as far as its bytes allow, the rest where they always went.
+
+        The old address is likely dead, so that all of a retransmission has to try the new one first.
+        """
+        candidate = self._candidate
+        if candidate is None:
+            return [(self.active, datagrams)]
+        if candidate.expires_at <= now:
+            self._candidate = None
+            return [(self.active, datagrams)]
+        allowance = AMPLIFICATION * candidate.received - candidate.sent
+        there = 0
+        for datagram in datagrams:
+            if len(datagram) > allowance:
+                break
+            allowance -= len(datagram)
+            candidate.sent += len(datagram)
+            there += 1
+        parts = []
+        if there:
+            parts.append((candidate.path, datagrams[:there]))
+        if there < len(datagrams):
+            parts.append((self.active, datagrams[there:]))
+        return parts

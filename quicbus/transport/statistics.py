@@ -1,0 +1,88 @@
+"""What an endpoint counts: one mutable set of counters inside, one frozen record outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Counters", "EndpointStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatistics:
+    """Counters of an endpoint since it was opened. Sizes in bytes."""
+
+    connections: int
+    """Open now, half-open ones included."""
+    half_open: int
+    """Accepted, but their handshake is not complete."""
+    accepted: int
+    dialed: int
+    closed: Mapping[str, int]
+    """By cause: `local`, `peer`, or why the endpoint itself closed them (`undelivered`, `handshake_timeout` ...)."""
+    datagrams_received: int
+    datagrams_sent: int
+    bytes_received: int
+    bytes_sent: int
+    dropped: Mapping[str, int]
+    """Datagrams that came and were dropped, by reason: `garbage`, `unknown_connection`, `token_invalid` ..."""
+    send_errors: Mapping[str, int]
+    """Datagrams that could not be sent, by the name of the error (`EMSGSIZE` ...) or `queue_full`."""
+    retries_sent: int
+    version_negotiations_sent: int
+    address_changes: int
+    key_updates: int
+    handler_errors: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """The counters themselves; `EndpointStatistics` says what they mean."""
+
+    accepted: int = 0
+    dialed: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+    datagrams_received: int = 0
+    datagrams_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    send_errors: dict[str, int] = field(default_factory=dict)
+    retries_sent: int = 0
+    version_negotiations_sent: int = 0
+    address_changes: int = 0
+    key_updates: int = 0
+    handler_errors: int = 0
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def fail_send(self, reason: str, count: int = 1) -> None:
+        self.send_errors[reason] = self.send_errors.get(reason, 0) + count
+
+    def close(self, cause: str) -> None:
+        self.closed[cause] = self.closed.get(cause, 0) + 1
+
+    def snapshot(self, connections: int, half_open: int) -> EndpointStatistics:
+        return EndpointStatistics(
+            connections=connections,
+            half_open=half_open,
+            accepted=self.accepted,
+            dialed=self.dialed,
+            closed=MappingProxyType(dict(self.closed)),
+            datagrams_received=self.datagrams_received,
+            datagrams_sent=self.datagrams_sent,
+            bytes_received=self.bytes_received,
+            bytes_sent=self.bytes_sent,
+            dropped=MappingProxyType(dict(self.dropped)),
+            send_errors=MappingProxyType(dict(self.send_errors)),
+            retries_sent=self.retries_sent,
+            version_negotiations_sent=self.version_negotiations_sent,
+            address_changes=self.address_changes,
+            key_updates=self.key_updates,
+            handler_errors=self.handler_errors,
+        )

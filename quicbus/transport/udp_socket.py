@@ -1,0 +1,344 @@
+"""UDP on Linux: whole GRO buffers in, GSO groups out, answers from the address that was dialed, errors by address."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from quicbus.transport.network import Path, is_this_host, plain_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from quicbus.transport.connection import Address
+    from quicbus.transport.network import DatagramReceiver
+    from quicbus.transport.statistics import Counters
+
+__all__ = ["UdpNetwork", "UdpSocket", "bind_udp", "segment_groups"]
+
+# linux/udp.h, linux/in.h, linux/in6.h: the socket module of Python 3.11 lacks most of them.
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
+IP_PKTINFO = 8
+IP_MTU_DISCOVER = 10
+IP_RECVERR = 11
+IPV6_MTU_DISCOVER = 23
+IPV6_RECVERR = 25
+IPV6_RECVPKTINFO = 49
+IPV6_PKTINFO = 50
+PMTUDISC_PROBE = 3
+MSG_ERRQUEUE = 0x2000
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+
+SOCKET_BUFFER_SIZE = 8 * 1024 * 1024
+"""Asked for; the system may give less. A burst that does not fit is lost, and a loss halves a connection's rate."""
+MAX_READS = 64
+MAX_READ_SIZE = 1024 * 1024
+"""Of one turn: other connections' timers and the application get the loop after it."""
+MAX_UNSENT_SIZE = 4 * 1024 * 1024
+"""What waits while the system takes no more; then the oldest is dropped, as a full router would."""
+MAX_SEGMENTS = 64
+MAX_GROUP_SIZE = 65_000
+"""A GSO send has at most 64 segments on older kernels, and has to fit one UDP packet of IPv6 (65,487 bytes)."""
+MAX_KNOWN_PATHS = 4096
+READ_SIZE = 65_535
+ANCILLARY_SIZE = 128
+MAX_ERRORS_READ = 256
+ORIGIN_ICMP = (2, 3)
+UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+
+_INT = struct.Struct("i")
+_SEGMENT = struct.Struct("H")
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+
+
+class UdpNetwork:
+    """UDP sockets of this host. `offload=False` leaves GRO and GSO alone, as on a kernel without them."""
+
+    def __init__(self, *, offload: bool = True) -> None:
+        self._offload = offload
+
+    async def open(self, bind: Address | None, receiver: DatagramReceiver, counters: Counters) -> UdpSocket:
+        return UdpSocket(bind_udp(bind), receiver, counters, offload=self._offload)
+
+
+def bind_udp(bind: Address | None) -> socket.socket:
+    """Open and bind a non-blocking UDP socket: dual-stack for `::`, and for `None` where the host has IPv6."""
+    if bind is None:
+        try:
+            return _bind(socket.AF_INET6, ("::", 0))
+        except OSError:
+            return _bind(socket.AF_INET, ("0.0.0.0", 0))
+    family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
+    if bind[0] == "::":
+        try:
+            return _bind(family, bind)
+        except OSError as error:
+            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                raise
+            return _bind(socket.AF_INET, ("0.0.0.0", bind[1]))
+    return _bind(family, bind)
+
+
+def _bind(family: socket.AddressFamily, address: Address) -> socket.socket:
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        udp.setblocking(False)
+        if family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
+        for forced, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            if not (sys.platform == "linux" and _try_option(udp, socket.SOL_SOCKET, forced, SOCKET_BUFFER_SIZE)):
+                _try_option(udp, socket.SOL_SOCKET, plain, SOCKET_BUFFER_SIZE)
+        # A scope ("fe80::1%eth0") is resolved by getaddrinfo alone.
+        resolved = socket.getaddrinfo(*address, family, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)
+        udp.bind(resolved[0][4])
+    except BaseException:
+        udp.close()
+        raise
+    return udp
+
+
+def _try_option(udp: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        udp.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def segment_groups(
+    datagrams: list[bytes], max_segments: int = MAX_SEGMENTS, max_size: int = MAX_GROUP_SIZE
+) -> Iterator[list[bytes]]:
+    """Cut datagrams, in order, into groups that one send with UDP_SEGMENT takes: equal sizes, the last may be less."""
+    start, count = 0, len(datagrams)
+    while start < count:
+        size = len(datagrams[start])
+        most = min(count, start + max(1, min(max_segments, max_size // max(1, size))))
+        end = start + 1
+        while end < most and len(datagrams[end]) == size:
+            end += 1
+        if end < most and len(datagrams[end]) < size:
+            end += 1
+        yield datagrams[start:end]
+        start = end
+
+
+class UdpSocket:
+    """A `DatagramSocket` on Linux."""
+
+    def __init__(
+        self, udp: socket.socket, receiver: DatagramReceiver, counters: Counters, *, offload: bool = True
+    ) -> None:
+        self._socket = udp
+        self._receiver = receiver
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._is_ipv6 = udp.family == socket.AF_INET6
+        self._bound = udp.getsockname()
+        self._is_wildcard = self._bound[0] in {"::", "0.0.0.0"}
+        self._paths: dict[tuple[Any, bytes | None], Path] = {}
+        self._near: dict[str, bool] = {}
+        self._unsent: deque[tuple[Path, list[bytes], int]] = deque()
+        self._unsent_size = 0
+        self._all_sent = asyncio.Event()
+        self._set_options(offload)
+        self._can_segment = offload and _try_option(udp, SOL_UDP, UDP_SEGMENT, 0)
+        self._loop.add_reader(udp.fileno(), self._on_readable)
+
+    def _set_options(self, offload: bool) -> None:
+        options = [(socket.IPPROTO_IP, IP_RECVERR, 1), (socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)]
+        if self._is_ipv6:
+            options.append((socket.IPPROTO_IPV6, IPV6_RECVERR, 1))
+            options.append((socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE))
+        if self._is_wildcard:  # A dual-stack socket tells IPv4 addresses as mapped ones, in IPV6_PKTINFO.
+            level, option = (
+                (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO) if self._is_ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
+            )
+            options.append((level, option, 1))
+        if offload:
+            options.append((SOL_UDP, UDP_GRO, 1))
+        for level, option, value in options:
+            _try_option(self._socket, level, option, value)
+
+    # --- the seam ---------------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Address:
+        return plain_address(self._bound)
+
+    @property
+    def can_segment(self) -> bool:
+        """Whether the kernel takes several datagrams in one send; turns false for good once it refuses."""
+        return self._can_segment
+
+    def path_to(self, address: Address) -> Path:
+        host, port = address
+        family = socket.AF_INET6 if self._is_ipv6 else socket.AF_INET
+        # AI_V4MAPPED alone maps only names without any IPv6 address; numeric ones are mapped here.
+        if self._is_ipv6 and ":" not in host:
+            host = f"::ffff:{host}"
+        try:
+            resolved = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)
+        except socket.gaierror as error:
+            why = f"{address[0]} cannot be reached from {self._bound[0]}: {error.strerror}"
+            raise OSError(errno.EAFNOSUPPORT, why) from None
+        return self._path(resolved[0][4], None)
+
+    def is_near(self, path: Path) -> bool:
+        host = path.address[0]
+        near = self._near.get(host)
+        if near is None:
+            if len(self._near) >= MAX_KNOWN_PATHS:
+                self._near.clear()
+            near = self._near[host] = is_this_host(host)
+        return near
+
+    def send(self, path: Path, datagrams: list[bytes]) -> None:
+        for group in segment_groups(datagrams) if self._can_segment else ([datagram] for datagram in datagrams):
+            if self._unsent or not self._send_group(path, group):
+                self._keep(path, group)
+
+    async def wait_sent(self) -> None:
+        if self._unsent:
+            self._all_sent.clear()
+            await self._all_sent.wait()
+
+    def close(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._unsent.clear()
+        self._unsent_size = 0
+        self._all_sent.set()
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def _send_group(self, path: Path, group: list[bytes]) -> bool:
+        """Hand a group to the system. Returns whether it is done with, sent or not; `False`: try again later."""
+        ancillary: list[tuple[int, int, bytes]] = []
+        if len(group) > 1:
+            ancillary.append((SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(len(group[0]))))
+        if path.local is not None:
+            ancillary.append(path.local)
+        for _ in range(2):
+            try:
+                self._socket.sendmsg(group, ancillary, 0, path.peer)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                if error.errno in UNREACHABLE and self._read_errors():
+                    continue  # An earlier datagram's error, perhaps of another peer: this one was not sent.
+                if len(group) > 1:
+                    return self._send_singly(path, group, error)
+                self._counters.fail_send(errno.errorcode.get(error.errno or 0, "unknown"))
+                return True
+            except ValueError:  # The socket is closed.
+                return True
+            return True
+        self._counters.fail_send("ECONNREFUSED", len(group))
+        return True
+
+    def _send_singly(self, path: Path, group: list[bytes], error: OSError) -> bool:
+        failed_before = sum(self._counters.send_errors.values())
+        for index, datagram in enumerate(group):
+            if not self._send_group(path, [datagram]):
+                self._keep(path, group[index:])
+                break
+        # EIO: the driver cannot checksum segments; EINVAL: no UDP_SEGMENT. Datagrams over the MTU fail alone too.
+        if error.errno in {errno.EIO, errno.EINVAL} and sum(self._counters.send_errors.values()) == failed_before:
+            self._can_segment = False
+        return True
+
+    def _keep(self, path: Path, group: list[bytes]) -> None:
+        if not self._unsent:
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+        size = sum(map(len, group))
+        self._unsent.append((path, group, size))
+        self._unsent_size += size
+        while self._unsent_size > MAX_UNSENT_SIZE:
+            _, dropped, dropped_size = self._unsent.popleft()
+            self._unsent_size -= dropped_size
+            self._counters.fail_send("queue_full", len(dropped))
+
+    def _on_writable(self) -> None:
+        for _ in range(MAX_READS):
+            if not self._unsent:
+                break
+            path, group, size = self._unsent[0]
+            if not self._send_group(path, group):
+                return
+            self._unsent.popleft()
+            self._unsent_size -= size
+        if not self._unsent:
+            self._loop.remove_writer(self._socket.fileno())
+            self._all_sent.set()
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        recvmsg, received = self._socket.recvmsg, self._receiver.received
+        left = MAX_READ_SIZE
+        for _ in range(MAX_READS):
+            try:
+                buffer, ancillary, _, sockaddr = recvmsg(READ_SIZE, ANCILLARY_SIZE)
+            except (BlockingIOError, InterruptedError):
+                self._read_errors()
+                break
+            except OSError:
+                if not self._read_errors():
+                    break
+                continue
+            segment_size, local = len(buffer), None
+            for level, kind, data in ancillary:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    segment_size = _INT.unpack(data)[0]
+                else:
+                    local = data
+            path = self._paths.get((sockaddr, local)) or self._path(sockaddr, local)
+            received(buffer, segment_size, path)
+            left -= len(buffer)
+            if left <= 0 or self._socket.fileno() < 0:
+                break
+        self._receiver.turn_ended()
+
+    def _read_errors(self) -> bool:
+        """Empty the error queue. Returns whether there was anything in it."""
+        for count in range(MAX_ERRORS_READ):
+            try:
+                _, ancillary, _, sockaddr = self._socket.recvmsg(1, 512, MSG_ERRQUEUE)
+            except OSError:
+                return count > 0
+            for _, kind, data in ancillary:
+                if kind in {IP_RECVERR, IPV6_RECVERR} and len(data) >= _EXTENDED_ERROR.size:
+                    number, origin, *_ = _EXTENDED_ERROR.unpack_from(data)
+                    if origin in ORIGIN_ICMP and number in UNREACHABLE:
+                        self._receiver.unreachable(sockaddr, os.strerror(number).lower())
+        return True
+
+    def _path(self, sockaddr: Any, received_at: bytes | None) -> Path:
+        if len(self._paths) >= MAX_KNOWN_PATHS:
+            self._paths.clear()
+        local = None if received_at is None else _leave_from(received_at)
+        path = self._paths[sockaddr, received_at] = Path(plain_address(sockaddr), sockaddr, local)
+        return path
+
+
+def _leave_from(received_at: bytes) -> tuple[int, int, bytes]:
+    """Turn the packet information of what arrived into that of the answer.
+
+    The interface is named only for link-local addresses: elsewhere routing finds the way, also when it changes.
+    """
+    if len(received_at) == 12:  # struct in_pktinfo: interface, local address, address in the header
+        return socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + received_at[4:8] + bytes(4)
+    is_link_local = received_at[0] == 0xFE and received_at[1] & 0xC0 == 0x80
+    return socket.IPPROTO_IPV6, IPV6_PKTINFO, received_at[:16] + (received_at[16:20] if is_link_local else bytes(4))
