@@ -16,6 +16,7 @@ that a first start that was cut off goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 from pathlib import Path
@@ -147,19 +148,18 @@ class DataFolder:
                     f"authority with {ISSUE_NODE} and start with --data-dir DIR, or use `quicbus broker --join`",
                 )
             is_new = make_folder(folder)
+            lock = _lock(folder, is_new)
+            before: list[str] | None = None
             try:
-                lock = FolderLock(folder / LOCK_FILE)
-            except FolderInUse as error:
-                raise DataFolderError(str(folder), _in_use(error.process_id)) from None
-            before = [name for name in file_names(folder) if not (is_new and name == LOCK_FILE)]
-            try:
+                before = [name for name in file_names(folder) if not (is_new and name == LOCK_FILE)]
                 tidy(folder)
                 authority = make_authority(folder, may_create_authority, now)
                 node = make_node(folder, authority, node_name, now)
                 make_credential(folder, authority, node, now)
             except BaseException:
                 # What this start made is taken back; what an earlier one made stays.
-                undo(folder, keep=before, remove_folder=is_new)
+                if before is not None:
+                    undo(folder, keep=before, remove_folder=is_new)
                 lock.release()
                 raise
             return cls(folder, lock, authority, node)
@@ -225,6 +225,16 @@ class DataFolder:
         self.close()
 
 
-def _in_use(process_id: int | None) -> str:
-    by = "another process" if process_id is None else f"process {process_id}"
-    return f"it is in use by {by}; stop that broker, or name another folder with --data-dir"
+def _lock(folder: Path, is_new: bool) -> FolderLock:
+    try:
+        return FolderLock(folder / LOCK_FILE)
+    except FolderInUse as error:
+        by = "another process" if error.process_id is None else f"process {error.process_id}"
+        raise DataFolderError(
+            str(folder), f"it is in use by {by}; stop that broker, or name another folder with --data-dir"
+        ) from None
+    except OSError:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

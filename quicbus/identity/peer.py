@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from quicbus import limits
 from quicbus.identity.keys import is_p256, node_id_of
 from quicbus.identity.names import Role, identity_of
+from quicbus.identity.pem import parse_all
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -94,12 +95,10 @@ def parse_certificate(der: bytes) -> x509.Certificate:
     if len(der) > MAX_CERTIFICATE_SIZE:
         raise _invalid(f"a certificate of {len(der)} bytes is over the limit of {MAX_CERTIFICATE_SIZE}")
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        usable = is_p256(certificate.public_key())
-        _ = certificate.extensions
+        certificate = parse_all(x509.load_der_x509_certificate(der))
     except Exception:  # the library raises ValueError, UnsupportedAlgorithm and, for odd input, more
         raise _invalid("a certificate is unreadable") from None
-    if not usable:
+    if not is_p256(certificate.public_key()):
         raise _invalid("a certificate's key is not ECDSA on P-256")
     return certificate
 

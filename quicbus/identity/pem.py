@@ -9,7 +9,7 @@ from cryptography import x509
 
 from quicbus.exceptions import CredentialError
 
-__all__ = ["MAX_PEM_SIZE", "Parts", "split"]
+__all__ = ["MAX_PEM_SIZE", "Parts", "parse_all", "split"]
 
 MAX_PEM_SIZE = 256 * 1024
 """A credential has about 2 KiB; more than this is some other file, and is not searched."""
@@ -42,12 +42,16 @@ def split(data: bytes, source: str) -> Parts:
     return parts
 
 
+def parse_all(certificate: x509.Certificate) -> x509.Certificate:
+    """Have the parts parsed that are otherwise parsed when first asked for; raises `Exception` of any kind."""
+    certificate.public_key()
+    _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.serial_number
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return certificate
+
+
 def _certificate(block: bytes, source: str) -> x509.Certificate:
     try:
-        certificate = x509.load_pem_x509_certificate(block)
-        # Both are parsed only when they are asked for.
-        certificate.public_key()
-        _ = certificate.extensions
+        return parse_all(x509.load_pem_x509_certificate(block))
     except Exception:  # the library raises ValueError, UnsupportedAlgorithm and, for odd input, more
         raise CredentialError(f"{source}: a certificate in it is unreadable") from None
-    return certificate

@@ -113,7 +113,7 @@ class Verifier:
         )
         try:
             verifier.verify(chain[0], list(chain[1:]))
-        except VerificationError:
+        except (VerificationError, ValueError):  # the latter for what only verification looks at
             raise ProofRefused(
                 CloseCode.CREDENTIAL_INVALID,
                 f"the certificate of {peer.role} {peer.name} is not signed by the authority of this mesh; "
