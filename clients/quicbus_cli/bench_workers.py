@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import time
+from collections.abc import AsyncIterable, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ import quicbus
 from quicbus.process import run
 from quicbus_cli.streams import read_lines
 
-__all__ = ["Plan", "percentile"]
+__all__ = ["Plan", "count_load", "measure_paced", "percentile", "publish_load", "publish_paced", "report"]
 
+Publish = Callable[[str, bytes], Awaitable[None]]
+
+PROGRESS_S = 0.1
 STALL_S = 10.0
 """A subscriber to which nothing comes for so long counts the rest as lost."""
-_STAMP = struct.Struct("!q")
+STAMP = struct.Struct("!q")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,35 +77,37 @@ async def publish(plan: Plan) -> None:
     async with plan.connect("quicbus bench publisher") as bus:
         report(event="ready")
         await anext(commands)
-        await _publish_load(bus, plan)
+        await publish_load(bus.publish, bus.flush, plan)
         await anext(commands)
-        await _publish_paced(bus, plan)
+        await publish_paced(bus.publish, bus.flush, plan)
 
 
-async def _publish_load(bus: Any, plan: Plan) -> None:
+async def publish_load(publish: Publish, flush: Callable[[], Awaitable[None]], plan: Plan) -> None:
+    """Publish the load as fast as it is taken, to the topics in turn."""
     payload = os.urandom(plan.size)
     topics = [plan.topic(number) for number in range(plan.topics)]
     begin = time.monotonic_ns()
     if len(topics) == 1:
         topic = topics[0]
         for _ in range(plan.messages):
-            await bus.publish(topic, payload)
+            await publish(topic, payload)
     else:
         for number in range(plan.messages):
-            await bus.publish(topics[number % plan.topics], payload)
-    await bus.flush()
+            await publish(topics[number % plan.topics], payload)
+    await flush()
     report(event="published", messages=plan.messages, begin=begin, end=time.monotonic_ns())
 
 
-async def _publish_paced(bus: Any, plan: Plan) -> None:
+async def publish_paced(publish: Publish, flush: Callable[[], Awaitable[None]], plan: Plan) -> None:
+    """Publish single messages, evenly spaced, each with the time at which it began."""
     loop = asyncio.get_running_loop()
-    padding = bytes(max(0, plan.size - _STAMP.size))
+    padding = bytes(max(0, plan.size - STAMP.size))
     due = loop.time()
     for _ in range(plan.latency_messages):
         await asyncio.sleep(due - loop.time())
         due += 1 / plan.latency_rate
-        await bus.publish(plan.latency_topic, _STAMP.pack(time.monotonic_ns()) + padding)
-    await bus.flush()
+        await publish(plan.latency_topic, STAMP.pack(time.monotonic_ns()) + padding)
+    await flush()
     report(event="paced", messages=plan.latency_messages)
 
 
@@ -113,45 +119,49 @@ async def subscribe(plan: Plan) -> None:
         bus.subscribe(plan.latency_topic) as paced,
     ):
         report(event="ready")
-        await _count_load(load, plan)
-        await _measure_paced(paced, plan)
+        await count_load(load, plan)
+        await measure_paced(lambda: _next_payload(paced), plan)
 
 
-async def _count_load(load: Any, plan: Plan) -> None:
-    received = size = 0
-    first = last = 0
+async def _next_payload(paced: Any) -> bytes:
+    message = await paced.next(STALL_S)
+    return bytes(message.payload)
+
+
+async def count_load(load: AsyncIterable[Any], plan: Plan) -> None:
+    """Count what `load` gives until it is all there or stalls, report progress on the way and the result."""
+    received = first = last = 0
 
     async def count() -> None:
-        nonlocal received, size, first
-        async for message in load:
+        nonlocal received, first
+        async for _ in load:
             if not received:
                 first = time.monotonic_ns()
             received += 1
-            size += len(message.payload)
             if received == plan.messages:
-                return
+                break
 
     counting = asyncio.create_task(count())
-    before, unchanged = 0, 0.0
-    while not counting.done() and unchanged < STALL_S:
-        await asyncio.wait([counting], timeout=0.1)
+    before, unchanged = 0, 0
+    while not counting.done() and unchanged * PROGRESS_S < STALL_S:
+        await asyncio.wait([counting], timeout=PROGRESS_S)
         last = time.monotonic_ns() if received != before else last
-        unchanged = unchanged + 0.1 if received == before and received else 0.0
+        unchanged = unchanged + 1 if received and received == before else 0
         before = received
         report(event="progress", received=received)
     if counting.done():
         counting.result()
     counting.cancel()
-    dropped = load.dropped
-    report(event="received", messages=received, size=size, first=first, last=last, dropped=dropped)
+    report(event="received", messages=received, size=received * plan.size, first=first, last=last)
 
 
-async def _measure_paced(paced: Any, plan: Plan) -> None:
+async def measure_paced(next_payload: Callable[[], Awaitable[bytes]], plan: Plan) -> None:
+    """Take the stamped payloads that `next_payload` gives, and report how long they were under way."""
     times: list[float] = []
     try:
         while len(times) < plan.latency_messages:
-            message = await paced.next(STALL_S)
-            times.append((time.monotonic_ns() - _STAMP.unpack_from(message.payload)[0]) / 1e6)
+            payload = await next_payload()
+            times.append((time.monotonic_ns() - STAMP.unpack_from(payload)[0]) / 1e6)
     except TimeoutError:
         pass
     times.sort()

@@ -1,0 +1,109 @@
+"""`quicbus broker`: a node as a process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quicbus.commands import common_options, settings_of
+from quicbus.exceptions import QuicbusError
+from quicbus.logs import set_node
+from quicbus.process import run_until_signal
+from quicbus.setting_docs import describe_settings
+from quicbus_broker.broker import Broker
+from quicbus_broker.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+__all__ = ["broker"]
+
+_COMMON = frozenset({"qlog_dir"})
+
+
+class PortInUse(QuicbusError):
+    """Another process listens there."""
+
+    def __init__(self, listen: str) -> None:
+        super().__init__(listen)
+        self.listen = listen
+
+    def __str__(self) -> str:
+        return (
+            f"UDP port {self.listen.rpartition(':')[2]} is in use ({self.listen}), by another `quicbus broker`? "
+            "Stop that one, or choose another with --listen HOST:PORT (port 0 picks a free one)"
+        )
+
+
+def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one option for each setting of the broker; the loader converts and checks what they are given."""
+    for setting in reversed(describe_settings(BrokerSettings)):
+        if setting.name not in _COMMON:
+            text = f"{setting.text} [{setting.allowed}; default: {setting.default.replace('`', '')}]"
+            function = click.option(setting.option, setting.name, metavar="VALUE", help=text.lstrip())(function)
+    return function
+
+
+@click.command(short_help="Run a broker.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines: ready, then stopped.")
+@_setting_options
+@common_options
+def broker(as_json: bool, **options: Any) -> None:
+    """Run a broker until Ctrl-C or SIGTERM; a second one ends it at once.
+
+    The first start makes an authority, a node certificate and the local user's credential in the data folder.
+    Every option may also stand in quicbus.toml (`max_message_size = 4194304`) or the environment
+    (`QUICBUS_MAX_MESSAGE_SIZE`).
+    """
+    settings = settings_of(BrokerSettings, options, default_level="warning")
+    run_until_signal(lambda stop: _serve(settings, stop, as_json=as_json))
+
+
+async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool) -> None:
+    try:
+        async with Broker(settings) as node:
+            set_node(node.node_id.hex())
+            _print_ready(node, as_json=as_json)
+            await stop.wait()
+            if not as_json:
+                click.echo("stopping: delivering what is queued (Ctrl-C again ends at once)")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(str(settings.listen)) from None
+        raise
+    _print_stopped(as_json=as_json)
+
+
+def _print_ready(node: Broker, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(event="ready", url=node.url, node=node.node_id.hex())
+        return
+    rows = {
+        "url": node.url,
+        "node": node.node_id.hex(),
+        "mesh": node.mesh,
+        "engine": node.engine,
+        "data folder": node.data_dir,
+        "credential": node.credential_path,
+        "try it": "quicbus sub 'sensors/#'   and   quicbus pub sensors/kitchen 21.5",
+    }
+    click.echo(click.style("quicbus broker is ready", bold=True) + "; Ctrl-C stops it")
+    for key, value in rows.items():
+        click.echo(f"  {key:<13}{value}")
+
+
+def _print_stopped(*, as_json: bool) -> None:
+    if as_json:
+        _print_json(event="stopped")
+    else:
+        click.echo("stopped")
+
+
+def _print_json(**fields: Any) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
