@@ -1,0 +1,281 @@
+"""The broker: joins identity, transport, edge and routing, and owns their tasks.
+
+```python
+async with Broker(BrokerSettings(listen="[::]:4433")) as broker:
+    print(broker.url)
+    await broker.wait_closed()
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from quicbus.exceptions import InvalidSetting, QuicbusError
+from quicbus.logs import logger_for
+from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
+from quicbus.transport.engine import EngineConfiguration
+from quicbus.transport.engines import engine_named
+from quicbus.wire.frames import PROTOCOL_VERSION
+from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
+from quicbus_broker.node import NodeIdentity
+from quicbus_broker.routing import Router, RoutingBooks
+from quicbus_broker.settings import BrokerSettings, parse_listen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from quicbus.transport.connection import Address
+    from quicbus.transport.statistics import EndpointStatistics
+
+__all__ = ["Broker", "BrokerStatistics"]
+
+ALPN = f"quicbus/{PROTOCOL_VERSION}"
+TICK_S = 0.1
+"""How late an expiry or a time-out may be noticed."""
+DRAIN_TICK_S = 0.05
+RENEW_CHECK_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatistics:
+    """Counters since the broker opened."""
+
+    books: RoutingBooks
+    edge: EdgeStatistics
+    transport: EndpointStatistics
+
+
+class Broker:
+    """A node. Use it in `async with`, once; the values below exist from then on.
+
+    Entering raises `DataFolderError`, `CredentialError`, `InvalidSetting`, and `OSError` where it cannot listen.
+    Leaving stops it gracefully: it takes no new connections, delivers what is queued for up to `drain_timeout_s`, and
+    closes. Leaving by an exception or cancellation closes at once.
+    """
+
+    def __init__(self, settings: BrokerSettings | None = None) -> None:
+        self.settings = settings or BrokerSettings()
+        self._identity: NodeIdentity | None = None
+        self._edge: Edge | None = None
+        self._endpoint: Endpoint | None = None
+        self._listener: Listener | None = None
+        self._tasks = asyncio.TaskGroup()
+        self._housekeeping: list[asyncio.Task[None]] = []
+        self._resources = contextlib.AsyncExitStack()
+        self._closed = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._log = logger_for("quicbus_broker")
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> bytes:
+        return self._opened_identity.credential.node_id
+
+    @property
+    def mesh(self) -> str:
+        """The id of the mesh, 32 hex digits."""
+        return self._opened_identity.credential.mesh
+
+    @property
+    def engine(self) -> str:
+        """The QUIC implementation in use."""
+        return self._opened_endpoint.engine.name
+
+    @property
+    def data_dir(self) -> Path:
+        return self._opened_identity.data_dir
+
+    @property
+    def credential_path(self) -> Path | None:
+        """What local applications connect with; `None` where the settings name certificate files."""
+        return self._opened_identity.credential_path
+
+    @property
+    def address(self) -> Address:
+        """IP address and UDP port that it listens on."""
+        return self._opened_endpoint.address
+
+    @property
+    def url(self) -> str:
+        """What an application on this machine connects to."""
+        host = parse_listen(self.settings.listen)[0]
+        if host in ("::", "0.0.0.0", "*"):
+            host = "localhost"
+        return f"quic://[{host}]:{self.address[1]}" if ":" in host else f"quic://{host}:{self.address[1]}"
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.is_set()
+
+    def statistics(self) -> BrokerStatistics:
+        """Return the counters as they are. Costs a step per subscription."""
+        edge = self._opened_edge
+        return BrokerStatistics(
+            books=edge.exchange.router.books(),
+            edge=edge.statistics(),
+            transport=self._opened_endpoint.statistics(),
+        )
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._identity is not None or self.is_closed:
+            raise InvalidSetting("broker", "a Broker can be entered once; make another one")
+        await self._resources.__aenter__()
+        try:
+            await self._open()
+            await self._tasks.__aenter__()
+        except BaseException:
+            self._closed.set()
+            await self._resources.aclose()
+            raise
+        self._housekeeping = [
+            self._tasks.create_task(self._keep_time(), name="broker-housekeeping"),
+            self._tasks.create_task(self._keep_certificate(), name="broker-certificate"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.stop()
+        finally:
+            for task in self._housekeeping:
+                task.cancel()
+            try:
+                await self._tasks.__aexit__(kind, error, traceback)
+            finally:
+                await self._resources.aclose()
+                self._closed.set()
+
+    async def stop(self) -> None:
+        """Stop gracefully: no new connections, deliver what is queued, close. May be called twice, and by any task.
+
+        Takes at most `drain_timeout_s` and a second. Cancelled, it closes what it had not drained.
+        """
+        if self.is_closed:
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="broker-stop")
+        await asyncio.shield(self._stopping)
+
+    async def wait_closed(self) -> None:
+        """Wait until it has stopped."""
+        await self._closed.wait()
+
+    async def _open(self) -> None:
+        settings = self.settings
+        engine = engine_named(settings.engine)
+        identity = self._identity = NodeIdentity(settings)
+        self._resources.callback(identity.close)
+        self._log = logger_for("quicbus_broker", node=identity.credential.node_id.hex())
+        router = Router(block_timeout_s=settings.block_timeout_s)
+        clock = asyncio.get_running_loop().time
+        exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=clock)
+        edge = self._edge = Edge(exchange, settings.edge_limits)
+        admission = edge.admission(identity.verifier())
+        self._listener = Listener(
+            self._configuration(identity), lambda connection: edge.make_session(connection, admission)
+        )
+        self._endpoint = await Endpoint.open(
+            bind=await _resolve(*parse_listen(settings.listen)),
+            engine=engine,
+            settings=self._endpoint_settings(),
+            listener=self._listener,
+        )
+        self._resources.push_async_callback(self._endpoint.close, "the broker has stopped")
+        self._log.info("= listening on %s with %s", self.url, engine.name)
+
+    async def _stop(self) -> None:
+        edge, endpoint = self._opened_edge, self._opened_endpoint
+        self._log.info("= stopping")
+        try:
+            endpoint.stop_accepting()
+            edge.go_away("the broker is stopping", self.settings.drain_timeout_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.drain_timeout_s):
+                    while not edge.is_drained:
+                        await asyncio.sleep(DRAIN_TICK_S)
+                        edge.close_drained()
+            edge.close()
+        finally:
+            await endpoint.close("the broker has stopped")
+            self._closed.set()
+            self._log.info("= stopped")
+
+    async def _keep_time(self) -> None:
+        edge = self._opened_edge
+        while True:
+            await asyncio.sleep(TICK_S)
+            edge.tick()
+
+    async def _keep_certificate(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_CHECK_S)
+            identity = self._opened_identity
+            try:
+                is_new = await asyncio.to_thread(identity.renew)
+            except QuicbusError as error:
+                self._log.warning("= the node's certificate could not be renewed: %s", error)
+                continue
+            if is_new and self._listener is not None:
+                self._listener.configuration = self._configuration(identity)
+                self._log.info("= the node's certificate was renewed, until %s", identity.credential.not_after)
+
+    # --- its parts --------------------------------------------------------------------------------------------------
+
+    def _configuration(self, identity: NodeIdentity) -> EngineConfiguration:
+        return EngineConfiguration(
+            is_client=False,
+            alpn=ALPN,
+            certificate_chain=identity.credential.chain_pem,
+            private_key=identity.credential.private_key_pem,
+        )
+
+    def _endpoint_settings(self) -> EndpointSettings:
+        settings = self.settings
+        return EndpointSettings(
+            retry=settings.retry,
+            retry_auto_half_open=settings.retry_auto_half_open,
+            # The edge refuses proven clients beyond max_connections by name; strangers have room of their own.
+            max_connections=settings.max_connections + settings.max_half_open,
+            max_half_open=settings.max_half_open,
+            handshake_timeout_s=settings.handshake_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
+            max_datagram_size=settings.max_datagram_size,
+            qlog_dir=settings.qlog_dir,
+        )
+
+    @property
+    def _opened_identity(self) -> NodeIdentity:
+        if self._identity is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._identity
+
+    @property
+    def _opened_endpoint(self) -> Endpoint:
+        if self._endpoint is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._endpoint
+
+    @property
+    def _opened_edge(self) -> Edge:
+        if self._edge is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._edge
+
+
+async def _resolve(host: str, port: int) -> Address:
+    """Return the first address of a host; raises `OSError` where it has none."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    return str(found[0][4][0]), port

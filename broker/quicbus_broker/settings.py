@@ -1,0 +1,126 @@
+"""Settings of a broker. Filled by code, or by `quicbus.settings.load_settings` from file, environment and options."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, fields
+from pathlib import Path  # noqa: TC003  # the types of settings are read at run time
+from typing import Annotated, Literal, get_type_hints
+
+import msgspec
+
+from quicbus import limits
+from quicbus.exceptions import InvalidSetting
+from quicbus.identity.names import check_name
+from quicbus.setting_values import convert_value
+from quicbus.settings import default_data_dir
+from quicbus_broker.edge import EdgeLimits
+
+__all__ = ["BrokerSettings", "parse_listen"]
+
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """What a broker needs. Times in seconds, sizes in bytes. Raises `InvalidSetting` for what is not allowed."""
+
+    listen: str = "[::]:4433"
+    """`HOST:PORT` for UDP; `[::]` takes IPv4 too, port 0 picks a free one. IPv6 addresses stand in brackets."""
+    data_dir: Path | None = None
+    """Folder of keys and certificates; without it the user's data folder. A broker locks it while it runs."""
+    name: str = ""
+    """Name of this node in a certificate that is made at the first start; without it the host's name."""
+    engine: Literal["auto", "aioquic", "qh3"] = "auto"
+    """QUIC implementation; `auto` takes qh3 where it is installed."""
+    certificate: Path | None = None
+    """PEM file with the node's certificate instead of the data folder's; `private_key` and `authority` go with it."""
+    private_key: Path | None = None
+    """PEM file with the key of `certificate`."""
+    authority: Path | None = None
+    """PEM file with the certificate of the authority that issued `certificate` and those of the clients."""
+    max_message_size: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_MESSAGE_SIZE_CEILING)] = limits.MAX_MESSAGE_SIZE
+    """Payload of one message. A publisher may have two of the largest on their way."""
+    max_connections: _Positive = limits.MAX_CONNECTIONS
+    """Clients at a time; an idle one costs 40 to 70 KB."""
+    max_half_open: _Positive = limits.MAX_HALF_OPEN
+    """Handshakes under way at a time; beyond it the first datagrams of strangers are dropped and come again."""
+    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_SUBSCRIPTIONS)] = limits.MAX_SUBSCRIPTIONS
+    """Of one client."""
+    max_publish_rate: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Messages per second of one client, averaged over one second; 0 is no limit. What is over it is refused."""
+    max_pending: _Positive = 16 * limits.MAX_PENDING
+    """What one subscription may ask for as its `max_pending`, in messages."""
+    max_pending_size: _Positive = 4 * limits.MAX_PENDING_SIZE
+    """What one subscription may ask for as its `max_pending_bytes`. It bounds the memory of a slow subscriber."""
+    retry: Literal["always", "never", "auto"] = "always"
+    """Whether strangers prove their address before anything is kept for them. It costs one round trip and keeps forged
+    addresses out; `auto` demands it only above `retry_auto_half_open`, `never` is for networks without strangers."""
+    retry_auto_half_open: _Positive = limits.RETRY_AUTO_HALF_OPEN
+    """Half-open handshakes above which `retry = "auto"` demands proof."""
+    handshake_timeout_s: _Seconds = limits.HANDSHAKE_TIMEOUT_S
+    """From the first datagram of a client to the proof of its credential."""
+    idle_timeout_s: _Seconds = 30.0
+    """A client that is silent for so long is gone; the smaller one of both sides counts."""
+    keep_alive_s: _Seconds = 10.0
+    """After this long without a datagram one is sent; at most a third of `idle_timeout_s` survives two losses."""
+    block_timeout_s: _Seconds = limits.BLOCK_TIMEOUT_S
+    """A subscription with `overflow="block"` that consumes nothing for so long while publishers wait is ended."""
+    drain_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    """How long a stop waits for clients to take what is on its way to them."""
+    max_datagram_size: Annotated[int, msgspec.Meta(ge=1200, le=65_000)] | None = None
+    """UDP payload; without it 8,192 to this host itself and what the path takes elsewhere."""
+    qlog_dir: Path | None = None
+    """Folder for QUIC event logs, one file a connection."""
+
+    def __post_init__(self) -> None:
+        types = get_type_hints(type(self), include_extras=True)
+        for field in fields(self):
+            value = convert_value(field.name, getattr(self, field.name), types[field.name], "")
+            object.__setattr__(self, field.name, value)
+        parse_listen(self.listen)
+        if self.name:
+            check_name(self.name)
+        if self.keep_alive_s >= self.idle_timeout_s:
+            raise InvalidSetting("keep_alive_s", f"must be below idle_timeout_s ({self.idle_timeout_s:g})")
+        named = {name for name in ("certificate", "private_key", "authority") if getattr(self, name) is not None}
+        if named and len(named) < 3:
+            missing = next(name for name in ("certificate", "private_key", "authority") if name not in named)
+            raise InvalidSetting(missing, "certificate, private_key and authority are given together")
+
+    @property
+    def folder(self) -> Path:
+        """The data folder that is used."""
+        return self.data_dir or default_data_dir()
+
+    @property
+    def edge_limits(self) -> EdgeLimits:
+        return EdgeLimits(
+            max_message_size=self.max_message_size,
+            max_connections=self.max_connections,
+            max_subscriptions=self.max_subscriptions,
+            max_publish_rate=self.max_publish_rate,
+            max_pending=self.max_pending,
+            max_pending_size=self.max_pending_size,
+            handshake_timeout_s=self.handshake_timeout_s,
+        )
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Return host and port out of `HOST:PORT`, `[V6]:PORT` or `:PORT` (all addresses); raises `InvalidSetting`.
+
+    The host may be a name; it is resolved when the broker opens.
+    """
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidSetting("listen", f"{listen!r} is not HOST:PORT with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise InvalidSetting("listen", f"{host!r} is not an IPv6 address") from None
+    elif ":" in host:
+        raise InvalidSetting("listen", f"an IPv6 address stands in brackets: [{host}]:{port}")
+    return host or "::", int(port)
