@@ -74,7 +74,8 @@ class Endpoint:
         self._admission = Admission(settings, versions_of(engine.name), os.urandom)
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
         self._touched: dict[EndpointConnection, None] = {}
         self._dirty: dict[EndpointConnection, None] = {}
         self._is_in_turn = False
@@ -360,11 +361,12 @@ class Endpoint:
     def _arm_timer(self) -> None:
         when = self._timers.earliest()
         if self._timer is not None:
-            if when is not None and self._timer.when() <= when:
+            if when is not None and self._timer_at <= when:
                 return  # It comes too early and is set again then: dearer to move at each datagram.
             self._timer.cancel()
             self._timer = None
         if when is not None and not self._is_closed:
+            self._timer_at = when
             self._timer = self._loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:

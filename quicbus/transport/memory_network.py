@@ -72,7 +72,8 @@ class MemoryNetwork:
         self._next_port = FIRST_PORT
         self._under_way: list[tuple[float, int, Path, Address, bytes]] = []
         self._sent = 0
-        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
 
     async def open(self, bind: Address | None, receiver: DatagramReceiver, counters: Counters) -> MemorySocket:
         host, port = (DEFAULT_HOST, 0) if bind is None else bind
@@ -142,9 +143,10 @@ class MemoryNetwork:
         loop = asyncio.get_running_loop()
         when = self._under_way[0][0]
         if self._timer is not None:
-            if not isinstance(self._timer, asyncio.TimerHandle) or self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
+        self._timer_at = when
         due = when <= loop.time()
         self._timer = loop.call_soon(self._deliver) if due else loop.call_at(when, self._deliver)
 
