@@ -1,0 +1,55 @@
+"""The lock on a data folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from quicbus.identity.folder_lock import FolderInUse, FolderLock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_second_taker_learns_the_process(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path / "lock")
+    with pytest.raises(FolderInUse) as caught:
+        FolderLock(tmp_path / "lock")
+    assert caught.value.process_id == os.getpid()
+    lock.release()
+    lock.release()
+    FolderLock(tmp_path / "lock").release()
+
+
+def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
+    program = "import os, pathlib, sys; from quicbus.identity.folder_lock import FolderLock\n"
+    program += "lock = FolderLock(pathlib.Path(sys.argv[1])); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "lock")], check=True)
+    lock = FolderLock(tmp_path / "lock")
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    lock.release()
+
+
+def test_the_lock_holds_where_the_process_id_can_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        lock = FolderLock(tmp_path / "lock")
+    with pytest.raises(FolderInUse) as caught:
+        FolderLock(tmp_path / "lock")
+    assert caught.value.process_id is None
+    lock.release()
+
+
+def test_a_lock_that_can_not_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FolderLock(tmp_path / "missing" / "lock")
