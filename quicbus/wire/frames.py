@@ -15,6 +15,7 @@ from quicbus.exceptions import ProtocolViolation
 from quicbus.wire.varint import decode_varint, encode_varint
 
 __all__ = [
+    "ALPN",
     "FRAME_TYPES",
     "PROTOCOL_VERSION",
     "STREAM_TYPE_CONTROL",
@@ -43,6 +44,7 @@ __all__ = [
     "encode_frame",
 ]
 
+ALPN = "quicbus/1"
 PROTOCOL_VERSION = 1
 STREAM_TYPE_CONTROL = 0x01
 STREAM_TYPE_LANE = 0x02
