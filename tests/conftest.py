@@ -1,8 +1,49 @@
-"""Property tests draw the same examples in every run, and a busy machine does not fail them."""
+"""What all tests share: hypothesis draws the same examples in every run; engines, data folders, broker processes."""
 
 from __future__ import annotations
 
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
 
+from quicbus.testing.launcher import BrokerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A busy machine does not fail property tests.
 settings.register_profile("quicbus", derandomize=True, deadline=None)
 settings.load_profile("quicbus")
+
+ENGINES = ["aioquic", *(["qh3"] if importlib.util.find_spec("qh3") else [])]
+"""The real engines that are installed; the memory engine has tests of its own."""
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each real engine in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A data folder that is not there yet."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def broker(engine: str, data_dir: Path) -> Iterator[BrokerProcess]:
+    """A broker process of this test alone, with a data folder of its own."""
+    with BrokerProcess(data_dir=data_dir, engine=engine) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def shared_broker(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A broker process for all tests that only publish and subscribe to topics of their own."""
+    with BrokerProcess(data_dir=tmp_path_factory.mktemp("shared") / "data", engine=engine) as process:
+        yield process
