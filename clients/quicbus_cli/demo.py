@@ -140,7 +140,8 @@ async def _watch(
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         for each in subscriptions:
-            books.dropped.update(each.statistics().dropped)
+            books.dropped.update(each.statistics().dropped_by_broker)
+            books.dropped.update(each.statistics().dropped_here)
 
 
 async def _read(subscription: Any, books: Books) -> None:

@@ -68,10 +68,12 @@ def subscribe(
     quicbus sub 'logs/#' --count 10 --json
     """
     urls, filters = split_urls(arguments)
+    context = click.get_current_context()
+    if timeout is not None and count is None:
+        raise click.UsageError("--timeout goes with --count", context)
     if not filters:
         raise click.UsageError(
-            "no filter; quote one with #, which is a comment to the shell: quicbus sub 'sensors/#'",
-            click.get_current_context(),
+            "no filter; quote one with #, which is a comment to the shell: quicbus sub 'sensors/#'", context
         )
     for each in filters:
         parse_filter(each)
@@ -112,18 +114,19 @@ class _Printer:
 
     def __init__(self, formatted: Callable[[Message], bytes], count: int | None) -> None:
         self._formatted = formatted
-        self._left = count
+        self.count = count
+        self.printed = 0
         self._turn = asyncio.Lock()
         self.done = asyncio.Event()
         self.code = 0
 
     async def print(self, messages: list[Message]) -> None:
-        if self._left is not None:
-            messages = messages[: self._left]
-            self._left -= len(messages)
+        if self.count is not None:
+            messages = messages[: self.count - self.printed]
+        self.printed += len(messages)
         async with self._turn:
             await write_all(b"".join(map(self._formatted, messages)))
-        if self._left == 0:
+        if self.printed == self.count:
             self.done.set()
 
 
@@ -144,7 +147,9 @@ async def _print_all(
         for task in finished:
             task.result()
         if not finished:
-            note(f"quicbus sub: not all messages came within {timeout:g} s")
+            click.echo(
+                f"quicbus sub: {printer.printed} of {printer.count} messages came within {timeout:g} s", err=True
+            )
             printer.code = 1
     finally:
         for task in (*tasks, done):
