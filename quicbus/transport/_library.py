@@ -97,13 +97,13 @@ class LibraryConnection:
 
     __slots__ = (
         "_binding",
-        "_closed_here",
         "_configuration",
         "_first_ids",
         "_last_words",
         "_late_datagrams",
         "_next_stream_id",
         "_open_streams",
+        "_own_close",
         "_qlog",
         "_quic",
         "_termination",
@@ -127,7 +127,7 @@ class LibraryConnection:
         self._first_ids = first_ids
         self._open_streams: set[int] = set()
         self._next_stream_id = 2 if configuration.is_client else 3
-        self._closed_here = False
+        self._own_close: seam.Terminated | None = None
         self._termination: seam.Terminated | None = None
         self._was_told = False
         self._last_words: list[bytes] = []
@@ -145,6 +145,14 @@ class LibraryConnection:
 
     def _datagrams_to_send(self, now: float) -> list[bytes]:
         return [datagram for datagram, _ in self._quic.datagrams_to_send(now)]
+
+    def _close_to_send(self, now: float) -> list[bytes]:
+        """Once more, for the close, after an exception while sending."""
+        try:
+            return self._datagrams_to_send(now)
+        except BaseException as error:
+            self._failed(error)
+            return []
 
     # --- datagrams and time -----------------------------------------------------------------------------------------
 
@@ -175,9 +183,9 @@ class LibraryConnection:
             datagrams = self._datagrams_to_send(now)
         except BaseException as error:
             self._failed(error)
-            datagrams = []
+            datagrams = self._close_to_send(now)
         closing = self._quic._close_event
-        if closing is not None and (self._closed_here or not self._peer_closed()):
+        if closing is not None and self._owes_close():
             self._last_words = datagrams[-1:]
             self._terminate(closing, is_local=True)
         return datagrams
@@ -186,6 +194,8 @@ class LibraryConnection:
         if self._termination is not None:
             # Due at once: whoever sends the last datagrams and asks for events later still learns of the end.
             return None if self._was_told else 0.0
+        if self._owes_close():
+            return 0.0
         try:
             return self._quic.get_timer()
         except BaseException as error:
@@ -193,7 +203,9 @@ class LibraryConnection:
             return None
 
     def handle_timer(self, now: float) -> None:
-        if self._termination is None:
+        # qh3 counts its closing period from the last time that it was called at: on a quiet connection that is over
+        # before the close was sent, and would swallow it.
+        if self._termination is None and not self._owes_close():
             self._guarded(self._quic.handle_timer, now)
 
     def next_event(self) -> seam.EngineEvent | None:
@@ -205,7 +217,7 @@ class LibraryConnection:
             if mapped is not None:
                 return mapped
         closing = self._quic._close_event
-        if self._termination is None and closing is not None and not self._closed_here and self._peer_closed():
+        if self._termination is None and closing is not None and self._own_close is None and self._peer_closed():
             self._terminate(closing, is_local=False)
         if self._termination is not None:
             self._was_told = True
@@ -256,13 +268,19 @@ class LibraryConnection:
             self._attempted(self._quic.request_key_update)
 
     def close(self, code: int, reason: str) -> None:
-        if not self._is_ending():
-            self._closed_here = True
-            self._guarded(self._quic.close, int(code), None, seam.cut_reason(reason))
-            if self._quic._close_event is None:  # qh3 before its first datagram: there is nobody to tell
-                self._termination = seam.Terminated(int(code), seam.cut_reason(reason), True, True)
+        if self._is_ending():
+            return
+        reason = seam.cut_reason(reason)
+        self._own_close = seam.Terminated(int(code), reason, is_application=True, is_local=True)
+        self._guarded(self._quic.close, int(code), None, reason)
+        if self._quic._close_event is None:  # qh3 before its first datagram: there is nobody to tell
+            self._termination = self._own_close
 
     # --- ending -----------------------------------------------------------------------------------------------------
+
+    def _owes_close(self) -> bool:
+        """Tell whether this side gave up the connection and has not told the peer yet."""
+        return self._quic._close_event is not None and (self._own_close is not None or not self._peer_closed())
 
     def _is_ending(self) -> bool:
         return self._termination is not None or self._quic._close_event is not None
@@ -304,12 +322,15 @@ class LibraryConnection:
             if isinstance(second, (KeyboardInterrupt, SystemExit)):
                 raise
         if self._quic._close_event is None:
-            self._termination = seam.Terminated(code, reason, False, True)
+            self._termination = seam.Terminated(code, reason, is_application=False, is_local=True)
 
     def _terminate(self, closing: _Closing, *, is_local: bool) -> None:
+        if self._own_close is not None:
+            self._termination = self._own_close
+            return
         code, reason = int(closing.error_code), closing.reason_phrase
         # A side that gives up by itself (no common version) has no frame type either.
-        is_application = closing.frame_type is None and (self._closed_here or not is_local)
+        is_application = closing.frame_type is None and not is_local
         if reason == _IDLE_REASON and not is_application:
             code, is_local = 0, True
         self._termination = seam.Terminated(code, reason, is_application, is_local)
@@ -383,5 +404,5 @@ class LibraryConnection:
 
     def _on_terminated(self, event: Any) -> seam.EngineEvent | None:
         if self._termination is None:
-            self._terminate(event, is_local=self._closed_here or not self._peer_closed())
+            self._terminate(event, is_local=not self._peer_closed())
         return None

@@ -20,9 +20,10 @@ from qh3.quic.logger import QuicLogger
 from quicbus.identity.binding import ChannelBindingSink
 from quicbus.transport import _library
 from quicbus.transport._qlog import QlogFile
+from quicbus.transport.engine import Terminated
 
 if TYPE_CHECKING:
-    from quicbus.transport.engine import EngineConfiguration
+    from quicbus.transport.engine import EngineConfiguration, EngineEvent
 
 __all__ = ["Qh3Engine"]
 
@@ -69,6 +70,12 @@ class Qh3Connection(_library.LibraryConnection):
         core = cast("Any", self._quic)._core
         return core is not None and core.state == "draining"
 
+    def _on_terminated(self, event: Any) -> EngineEvent | None:
+        if self._termination is None and self._own_close is None and not event.error_code and not event.reason_phrase:
+            # A peer's own close is noticed before its closing period ends, so this can't be one.
+            self._termination = Terminated(0, "the peer lost the connection (stateless reset)", False, False)
+        return super()._on_terminated(event)
+
     def _streams_allowed(self) -> int:
         return cast("int", cast("Any", self._quic).max_concurrent_uni_streams)
 
@@ -87,7 +94,7 @@ class Qh3Connection(_library.LibraryConnection):
         except RuntimeError as error:
             # A listener may not send more yet (RFC 9000 section 8.1); the next datagram or timer goes on.
             if "packet builder capacity" not in str(error):
-                self._failed(error)
+                raise
         if self._qlog is not None:
             for datagram in datagrams:
                 quic._log_datagram("datagrams_sent", datagram)

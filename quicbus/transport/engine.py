@@ -186,7 +186,9 @@ class EngineConnection(Protocol):
     def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
         """Queue bytes on a stream; the engine keeps them until they are acknowledged.
 
-        On a stream that this side ended or reset, or that the peer refused, they are dropped.
+        On a stream that this side ended or reset, or that the peer refused, they are dropped. Prefer streams that
+        stay open: where packets are lost and overtake each other, qh3 2.1 may end the connection (`ValueError:
+        reserved stream is missing`) after a stream ended.
         """
         ...
 
@@ -197,7 +199,10 @@ class EngineConnection(Protocol):
         ...
 
     def ping(self, uid: int) -> None:
-        """Send a PING frame; `PingAcknowledged(uid)` follows once it is acknowledged."""
+        """Send a PING frame; `PingAcknowledged(uid)` follows once it is acknowledged.
+
+        One that is lost need not be repeated (qh3 does not): send another.
+        """
         ...
 
     def request_key_update(self) -> None:
@@ -208,7 +213,8 @@ class EngineConnection(Protocol):
         """Close with an application code; the reason is cut at `limits.MAX_CLOSE_REASON_SIZE` bytes.
 
         Stream data queued just before is discarded. Before the handshake is complete the peer learns no more than
-        that there was an error. `Terminated` follows the next `datagrams_to_send`.
+        that there was an error, and from a qh3 listener nothing at all. `Terminated` follows the next
+        `datagrams_to_send`.
         """
         ...
 
