@@ -1,0 +1,221 @@
+"""From records to messages: the inbox of a subscription, its credit and its books. Pure.
+
+A subscription outlives its connections. What belongs to one connection is a `Leg`: the id, what arrived, what was
+consumed and reported as credit, what the broker dropped. The `Inbox` holds what arrived over any leg and is not read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from itertools import count, repeat
+from typing import TYPE_CHECKING
+
+from quicbus.client.message import BatchContext, Message, Replier
+from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import FLAG_HEADERS, Body, decode_headers, read_messages, split_headers
+
+if TYPE_CHECKING:
+    from quicbus.wire.frames import SubscriptionClosed
+    from quicbus.wire.records import Envelope
+
+__all__ = ["Arrival", "Inbox", "InboxBooks", "Leg"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A parsed batch for one or more subscriptions; its messages are made when the application comes to them."""
+
+    body: Body
+    envelope: Envelope
+    bus: Replier
+
+
+class Leg:
+    """A subscription within one connection."""
+
+    __slots__ = (
+        "arrived",
+        "closed",
+        "confirmed",
+        "consumed",
+        "consumed_size",
+        "dropped",
+        "dropped_total",
+        "id",
+        "inbox",
+        "reported",
+        "reported_size",
+    )
+
+    def __init__(self, id: int, inbox: Inbox) -> None:
+        self.id = id
+        self.inbox = inbox
+        self.confirmed = False
+        self.arrived = 0
+        self.consumed = 0
+        self.consumed_size = 0
+        self.reported = 0
+        self.reported_size = 0
+        self.dropped: dict[str, int] = {}
+        self.dropped_total = 0
+        self.closed: SubscriptionClosed | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """The broker has ended it and all that it sent has arrived: lanes may come behind the control stream."""
+        return self.closed is not None and self.arrived >= self.closed.handed_over
+
+    def broker_dropped(self) -> int:
+        return max(self.dropped_total, sum(self.dropped.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class InboxBooks:
+    """Counts of one subscription over all its connections. `received` holds what was read and what is `pending`."""
+
+    received: int
+    pending: int
+    dropped_by_broker: dict[str, int]
+    dropped_here: dict[str, int]
+
+
+class Inbox:
+    """`ready` holds decoded messages of the current batch; take from its left and call `finished` once it is empty."""
+
+    def __init__(self, window_messages: int, window_size: int) -> None:
+        self.window_messages = window_messages
+        self.window_size = window_size
+        self.ready: deque[Message] = deque()
+        self.leg: Leg | None = None
+        self.arrived = 0
+        self._queue: deque[tuple[Leg, Arrival]] = deque()
+        self._queued = 0
+        self._current: tuple[Leg, Body] | None = None
+        self._dropped_here: Counter[str] = Counter()
+        self._past_drops: Counter[str] = Counter()
+        self._is_closed = False
+
+    @property
+    def pending(self) -> int:
+        return len(self.ready) + self._queued
+
+    @property
+    def dropped(self) -> int:
+        now = self.leg.broker_dropped() if self.leg else 0
+        return self._dropped_here.total() + self._past_drops.total() + now
+
+    def books(self) -> InboxBooks:
+        by_broker = self._past_drops + Counter(self.leg.dropped if self.leg else {})
+        here = dict(self._dropped_here)
+        return InboxBooks(self.arrived - self._dropped_here.total(), self.pending, dict(by_broker), here)
+
+    def begin(self, leg: Leg) -> None:
+        """A new connection carries the subscription from here on."""
+        self.end()
+        self.leg = leg
+
+    def end(self) -> None:
+        """The connection of the current leg is gone; what has arrived stays readable."""
+        leg, self.leg = self.leg, None
+        if leg is not None:
+            self._past_drops.update(leg.dropped)
+            unexplained = leg.broker_dropped() - sum(leg.dropped.values())
+            if unexplained:
+                self._past_drops["unexplained"] += unexplained
+
+    def take(self, leg: Leg, arrival: Arrival) -> None:
+        """Take a batch in. Its messages count as received until they turn out to be undecodable."""
+        number = arrival.body.count
+        leg.arrived += number
+        self.arrived += number
+        if self._is_closed:
+            self._dropped_here["unsubscribed"] += number
+            self._consume(leg, arrival.body)
+            return
+        self._queue.append((leg, arrival))
+        self._queued += number
+        # Two windows can only be exceeded by what earlier connections left behind.
+        while self._queued > 2 * self.window_messages and self._queue[0][0] is not leg:
+            self._drop_oldest()
+
+    def refill(self) -> bool:
+        """Decode the next batch into `ready`, which must be empty; False when nothing has arrived."""
+        while not self.ready:
+            if not self._queue:
+                return False
+            leg, arrival = self._queue.popleft()
+            self._queued -= arrival.body.count
+            messages, undecodable = _decode(arrival)
+            if undecodable:
+                self._dropped_here["undecodable"] += undecodable
+            if not messages:
+                self._consume(leg, arrival.body)
+                continue
+            self._current = (leg, arrival.body)
+            self.ready.extend(messages)
+        return True
+
+    def finished(self) -> bool:
+        """The last of `ready` was taken: count the batch as consumed; True when credit should be reported."""
+        if self._current is None:
+            return False
+        leg, body = self._current
+        self._current = None
+        return self._consume(leg, body)
+
+    def is_credit_due(self) -> bool:
+        """True when at least a quarter of the window was consumed since the last report."""
+        leg = self.leg
+        if leg is None or leg.closed is not None:
+            return False
+        return (
+            leg.consumed - leg.reported >= max(1, self.window_messages // 4)
+            or leg.consumed_size - leg.reported_size >= self.window_size // 4
+        )
+
+    def close(self) -> int:
+        """Drop what is not read, counted as `unsubscribed`, and whatever still comes; returns how many went."""
+        gone = self.pending
+        if gone:
+            self._dropped_here["unsubscribed"] += gone
+        self._is_closed = True
+        self.ready.clear()
+        self._queue.clear()
+        self._queued = 0
+        self._current = None
+        return gone
+
+    def _consume(self, leg: Leg, body: Body) -> bool:
+        leg.consumed += body.count
+        leg.consumed_size += body.total
+        return leg is self.leg and self.is_credit_due()
+
+    def _drop_oldest(self) -> None:
+        leg, arrival = self._queue.popleft()
+        self._queued -= arrival.body.count
+        self._dropped_here["overflow"] += arrival.body.count
+        self._consume(leg, arrival.body)
+
+
+def _decode(arrival: Arrival) -> tuple[list[Message], int]:
+    """Return the messages of a batch and how many could not be decoded."""
+    body, envelope = arrival.body, arrival.envelope
+    try:
+        topic = body.topic.decode()
+        reply_to = body.reply_to.decode() if body.reply_to else None
+    except UnicodeDecodeError:
+        return [], body.count
+    context = BatchContext(
+        topic, reply_to, envelope.publisher, envelope.origin, envelope.boot, envelope.sequence, arrival.bus
+    )
+    if not body.flags & FLAG_HEADERS:
+        return list(map(Message, repeat(context), count(envelope.first), read_messages(body))), 0
+    messages: list[Message] = []
+    for index, raw in enumerate(read_messages(body), envelope.first):
+        try:
+            encoded, payload = split_headers(raw)
+            messages.append(Message(context, index, payload, decode_headers(encoded)))
+        except ProtocolViolation:
+            continue
+    return messages, body.count - len(messages)

@@ -1,0 +1,177 @@
+"""How a client reaches brokers: names to addresses, one endpoint that is opened when first needed, one credential."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from quicbus.exceptions import ConnectionFailed, CredentialError
+from quicbus.transport.engine import EngineConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quicbus.client.session import Prove
+    from quicbus.client.urls import BrokerUrl
+    from quicbus.identity import Credential
+    from quicbus.transport.connection import Address, Connection, ConnectionHandler
+    from quicbus.transport.endpoint import Endpoint, EndpointSettings
+    from quicbus.transport.engine import Engine
+    from quicbus.transport.network import Network
+
+__all__ = ["ALPN", "Dialer", "EndpointDialer", "MemoryDialer", "load_credential"]
+
+ALPN = "quicbus/1"
+
+
+class Dialer(Protocol):
+    """What the supervisor dials through. All methods are called from one event loop."""
+
+    @property
+    def prove(self) -> Prove | None:
+        """How sessions prove who they are; `None` where no proof is wanted."""
+        ...
+
+    async def resolve(self, url: BrokerUrl) -> list[Address]:
+        """Raises `ConnectionFailed` where the name has no address."""
+        ...
+
+    async def dial(self, address: Address, make_handler: Callable[[Connection], ConnectionHandler]) -> Connection:
+        """Begin a connection; raises `ConnectionFailed` where that is impossible."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class EndpointDialer:
+    """Over UDP, with TLS."""
+
+    def __init__(
+        self, engine: str, credential: Credential, *, stall_timeout_s: float, qlog_dir: Path | None = None
+    ) -> None:
+        self._engine_name = engine
+        self._credential = credential
+        self._stall_timeout_s = stall_timeout_s
+        self._qlog_dir = qlog_dir
+        self._endpoint: Endpoint | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def prove(self) -> Prove | None:
+        return self._prove
+
+    async def resolve(self, url: BrokerUrl) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as error:
+            raise ConnectionFailed(f"the name {url.host!r} has no address ({error})") from None
+        return list(dict.fromkeys(_address(sockaddr) for _, _, _, _, sockaddr in found))
+
+    async def dial(self, address: Address, make_handler: Callable[[Connection], ConnectionHandler]) -> Connection:
+        endpoint = await self._open()
+        try:
+            return endpoint.dial(address, self._configuration(), make_handler)
+        except OSError as error:
+            raise ConnectionFailed(f"{address[0]}: {error.strerror or error}") from None
+
+    async def close(self) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.close()
+
+    def _prove(self, channel_binding: bytes) -> tuple[list[bytes], bytes]:
+        from quicbus.identity import sign_proof
+
+        return self._credential.chain_der, sign_proof(self._credential, channel_binding, "client")
+
+    def _configuration(self) -> EngineConfiguration:
+        return EngineConfiguration(
+            is_client=True,
+            alpn=ALPN,
+            authority=self._credential.authority_pem,
+            server_name=self._credential.server_name,
+            qlog_dir=self._qlog_dir,
+        )
+
+    async def _open(self) -> Endpoint:
+        async with self._opening:
+            if self._endpoint is not None:
+                return self._endpoint
+            from quicbus.transport.endpoint import Endpoint
+            from quicbus.transport.engines import engine_named
+
+            settings = _endpoint_settings(self._stall_timeout_s, self._qlog_dir)
+            try:
+                endpoint = await Endpoint.open(bind=None, engine=engine_named(self._engine_name), settings=settings)
+            except OSError as error:
+                raise ConnectionFailed(f"no UDP socket: {error}") from error
+            self._endpoint = endpoint
+            return endpoint
+
+
+class MemoryDialer:
+    """To a broker in the same process: no UDP, no TLS, no proof."""
+
+    def __init__(self, network: Network, engine: Engine, address: Address) -> None:
+        self._network = network
+        self._engine = engine
+        self._address = address
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def prove(self) -> Prove | None:
+        return None
+
+    async def resolve(self, url: BrokerUrl) -> list[Address]:
+        return [self._address]
+
+    async def dial(self, address: Address, make_handler: Callable[[Connection], ConnectionHandler]) -> Connection:
+        from quicbus.transport.endpoint import Endpoint
+
+        if self._endpoint is None:
+            self._endpoint = await Endpoint.open(bind=None, engine=self._engine, network=self._network)
+        configuration = EngineConfiguration(is_client=True, alpn=ALPN)
+        return self._endpoint.dial(address, configuration, make_handler)
+
+    async def close(self) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.close()
+
+
+def load_credential(given: str | os.PathLike[str] | Credential | None) -> Credential:
+    """Return the credential to use: the one given, `QUICBUS_CREDENTIALS`, or the local user's.
+
+    Raises `CredentialError` with the remedy.
+    """
+    from quicbus.identity import Credential, Role
+    from quicbus.settings import default_data_dir
+
+    if isinstance(given, Credential):
+        return given
+    path = given or os.environ.get("QUICBUS_CREDENTIALS")
+    if path:
+        return Credential.load(Path(path).expanduser(), role=Role.CLIENT)
+    local = default_data_dir() / "credential.pem"
+    if not local.exists():
+        raise CredentialError(
+            f"no credential: {local} does not exist. `quicbus broker` on this machine makes it; for a broker elsewhere "
+            "have one written there with `quicbus cert issue --client NAME --out FILE` and name it with credentials=, "
+            "--credentials or QUICBUS_CREDENTIALS"
+        )
+    return Credential.load(local, role=Role.CLIENT)
+
+
+def _endpoint_settings(stall_timeout_s: float, qlog_dir: Path | None) -> EndpointSettings:
+    from quicbus.transport.settings import EndpointSettings
+
+    # The transport gives up after the client has: then the client says why.
+    return EndpointSettings(idle_timeout_s=max(30.0, 2 * stall_timeout_s), qlog_dir=qlog_dir)
+
+
+def _address(sockaddr: tuple[object, ...]) -> Address:
+    return str(sockaddr[0]), int(str(sockaddr[1]))

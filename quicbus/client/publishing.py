@@ -1,0 +1,367 @@
+"""The publisher: batches under construction, credit, the offline buffer, and its books. Pure.
+
+Messages of one topic that are published in one turn of the event loop go out as one batch, in the order of the calls.
+A batch stays open until `seal` encodes it: at the end of the turn when there is a connection with credit, otherwise
+when there is one again. What is not sealed is bounded by the credit, and while disconnected by the offline buffer.
+
+`published = accepted + Σ refused[reason] + dropped_while_disconnected + possibly_lost + in_flight + buffered`
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quicbus import limits
+from quicbus.client.outgoing import BATCH_FRONT_SIZE, Outgoing, Route
+from quicbus.client.refusals import Refusals
+from quicbus.wire.batch import encode_body
+from quicbus.wire.records import encode_publish
+
+if TYPE_CHECKING:
+    from quicbus.wire.frames import Refused, Taken
+
+__all__ = ["Publisher", "PublisherBooks", "SealedBatch"]
+
+MESSAGE_COST = limits.BATCH_TARGET_SIZE // limits.BATCH_MAX_MESSAGES
+"""Added to each message's size, so that one bound of a batch bounds its bytes and its count; at least the four bytes
+that a message takes in the table of sizes."""
+_SAME_MOMENT_S = 0.01
+"""Messages that expire share a batch, and with it one expiry, when they were published this close together."""
+assert MESSAGE_COST >= 4
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherBooks:
+    """Counts of messages since the client began; the line in this module's docstring holds at any time."""
+
+    published: int
+    accepted: int
+    refused: dict[str, int]
+    dropped_while_disconnected: int
+    possibly_lost: int
+    in_flight: int
+    buffered: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch:
+    """A record for a lane. `request` is the number of the request that it carries, or 0."""
+
+    lane: int
+    record: bytes
+    number: int
+    request: int
+
+
+class _Batch:
+    """A batch under construction."""
+
+    __slots__ = (
+        "base_cost",
+        "deadline",
+        "expires_in_ms",
+        "flags",
+        "index",
+        "largest",
+        "messages",
+        "opened",
+        "reply_to",
+        "request",
+        "room",
+        "route",
+    )
+
+    def __init__(self, route: Route, first: Outgoing | None, index: int, now: float) -> None:
+        self.route = route
+        self.messages: list[bytes] = []
+        self.room = limits.BATCH_TARGET_SIZE
+        self.index = index
+        self.opened = now
+        self.largest = 0
+        self.flags = first.flags if first else 0
+        self.reply_to = first.reply_to if first else b""
+        self.expires_in_ms = first.expires_in_ms if first else 0
+        self.request = first.request if first else 0
+        self.deadline = now + self.expires_in_ms / 1000 if self.expires_in_ms else None
+        self.base_cost = BATCH_FRONT_SIZE + len(route.encoded) + len(self.reply_to)
+
+    @property
+    def cost(self) -> int:
+        """At least the bytes of its record."""
+        return self.base_cost + limits.BATCH_TARGET_SIZE - self.room
+
+    def largest_payload(self) -> int:
+        """`append` does not keep `largest` up to date; its messages have no headers, so that their size is known."""
+        return self.largest if self.flags else max(map(len, self.messages))
+
+    def takes(self, message: Outgoing, now: float) -> bool:
+        return (
+            self.room >= len(message.data) + MESSAGE_COST
+            and self.flags == message.flags
+            and self.reply_to == message.reply_to
+            and self.expires_in_ms == message.expires_in_ms
+            and not (self.request or message.request)
+            and (not self.expires_in_ms or now - self.opened < _SAME_MOMENT_S)
+        )
+
+
+class Publisher:
+    """One for a client; `connected` and `disconnected` say when a session carries it."""
+
+    def __init__(self, offline_buffer_size: int = limits.OFFLINE_BUFFER_SIZE) -> None:
+        self._offline_buffer_size = offline_buffer_size
+        self.room = offline_buffer_size
+        """Bytes of records that may still be published before one has to wait."""
+        self.turn_left = limits.YIELD_AFTER_MESSAGES
+        """Messages that may still be published in this turn; 0 closes the short way of `append`."""
+        self.max_message_size = limits.MAX_MESSAGE_SIZE
+        self.refusals = Refusals()
+        self._append_limit = limits.BATCH_TARGET_SIZE
+        self._queue: deque[_Batch] = deque()
+        self._plain: dict[str, _Batch] = {}
+        self._special: dict[str, _Batch] = {}
+        self._opened = 0
+        self._sealed_index = 0
+        self._is_connected = False
+        self._is_held = False
+        self._credit = 0
+        self._sent_size = 0
+        self._number = 0
+        self._session_sent = 0
+        self._session_accepted = 0
+        self._session_refused = 0
+        self._left_queue = 0
+        self._accepted = 0
+        self._dropped_while_disconnected = 0
+        self._possibly_lost = 0
+
+    # --- publishing
+
+    def append(self, topic: str, payload: bytes | str) -> bool:
+        """The short way: True when the message went into the open batch of its topic. False says nothing."""
+        batch = self._plain.get(topic)
+        if batch is None or type(payload) is not bytes:
+            return False
+        cost = len(payload) + MESSAGE_COST
+        if cost > batch.room or cost > self.room or self.turn_left <= 0 or cost > self._append_limit:
+            return False
+        batch.room -= cost
+        self.room -= cost
+        self.turn_left -= 1
+        batch.messages.append(payload)
+        return True
+
+    def offer(self, message: Outgoing, now: float) -> bool:
+        """Take a message; False when there is no room for it."""
+        topic = message.route.topic
+        cost = len(message.data) + MESSAGE_COST
+        batch = self._plain.get(topic) or self._special.get(topic)
+        if batch is None or not batch.takes(message, now):
+            opened = _Batch(message.route, message, self._opened + 1, now)
+            if not self._fits(cost + opened.base_cost):
+                return False
+            self._open(opened)
+            batch = opened
+        elif not self._fits(cost):
+            return False
+        batch.room -= cost
+        batch.largest = max(batch.largest, message.payload_size)
+        batch.messages.append(message.data)
+        self.room -= cost
+        self.turn_left -= 1
+        return True
+
+    def new_turn(self) -> None:
+        self.turn_left = 0 if self._is_held else limits.YIELD_AFTER_MESSAGES
+
+    def hold(self) -> None:
+        """Somebody waits for room: nobody takes the short way past him, until `release`."""
+        self._is_held = True
+        self.turn_left = 0
+
+    def release(self) -> None:
+        self._is_held = False
+        self.new_turn()
+
+    def _fits(self, cost: int) -> bool:
+        # A message larger than the whole offline buffer passes when nothing else is in it.
+        return cost <= self.room or not (self._queue or self._is_connected)
+
+    def _open(self, batch: _Batch) -> None:
+        topic = batch.route.topic
+        self._opened += 1
+        self.room -= batch.base_cost
+        self._queue.append(batch)
+        if batch.flags or batch.reply_to or batch.expires_in_ms:
+            self._plain.pop(topic, None)
+            self._special[topic] = batch
+        else:
+            self._special.pop(topic, None)
+            self._plain[topic] = batch
+
+    # --- sending
+
+    def seal(self, now: float) -> list[SealedBatch]:
+        """Encode what the credit allows, oldest first."""
+        sealed: list[SealedBatch] = []
+        queue = self._queue
+        while queue:
+            batch = queue[0]
+            if batch.deadline is not None and now >= batch.deadline:
+                self._dropped_while_disconnected += len(batch.messages)
+                self._leave_queue(batch)
+                continue
+            if not self._is_connected or self._sent_size + batch.cost > self._credit:
+                break
+            self._leave_queue(batch)
+            sealed.append(self._encode(batch, now))
+        self._recount()
+        return sealed
+
+    def _encode(self, batch: _Batch, now: float) -> SealedBatch:
+        self._number += 1
+        expires_in_ms = 0
+        if batch.deadline is not None:
+            expires_in_ms = max(1, round((batch.deadline - now) * 1000))
+        body = encode_body(
+            batch.route.encoded,
+            batch.messages,
+            number=self._number,
+            flags=batch.flags,
+            reply_to=batch.reply_to,
+            expires_in_ms=expires_in_ms,
+        )
+        record = encode_publish(body)
+        self._sent_size += len(record)
+        self._session_sent += len(batch.messages)
+        self._sealed_index = batch.index
+        self.refusals.track(self._number, batch.route.topic, batch.largest)
+        return SealedBatch(batch.route.lane, record, self._number, batch.request)
+
+    def _leave_queue(self, batch: _Batch) -> None:
+        self._queue.popleft()
+        self._left_queue += len(batch.messages)
+        topic = batch.route.topic
+        for batches in (self._plain, self._special):
+            if batches.get(topic) is batch:
+                del batches[topic]
+
+    def _recount(self) -> None:
+        queued = sum([batch.cost for batch in self._queue]) if self._queue else 0
+        if self._is_connected:
+            self.room = self._credit - self._sent_size - queued
+        else:
+            self.room = self._offline_buffer_size - queued
+
+    # --- the session
+
+    def connected(self, credit: int, max_message_size: int) -> None:
+        """A session carries the publisher from here on; its batches are numbered from 1."""
+        self._is_connected = True
+        self._credit = credit
+        self._sent_size = self._number = 0
+        self._session_sent = self._session_accepted = self._session_refused = 0
+        self.max_message_size = max_message_size
+        self._append_limit = min(limits.BATCH_TARGET_SIZE, max_message_size + MESSAGE_COST)
+        self.refusals.new_session()
+        self._refuse_too_large()
+        self._recount()
+
+    def pause(self) -> None:
+        """The session takes nothing more (it goes away), but still tells what became of what it has."""
+        self._is_connected = False
+        self._recount()
+
+    def disconnected(self) -> list[int]:
+        """The session is gone: what it had not told of is possibly lost. Returns the requests that were not sent."""
+        lost = self.in_flight
+        self._possibly_lost += lost
+        self.refusals.lost(lost)
+        self._accepted += self._session_accepted
+        self._session_sent = self._session_accepted = self._session_refused = 0
+        self._is_connected = False
+        requests = [batch.request for batch in self._queue if batch.request]
+        if requests:  # their reply topics died with the session
+            self._drop([batch for batch in self._queue if batch.request])
+        self._recount()
+        return requests
+
+    def taken(self, frame: Taken) -> None:
+        self._session_accepted = frame.accepted
+        self._credit = max(self._credit, frame.credit)
+        self._recount()
+
+    def refused(self, frame: Refused) -> str:
+        """Count it; returns the topic, empty where it is not known."""
+        self._session_refused += frame.messages
+        return self.refusals.add(frame)
+
+    def discard(self) -> int:
+        """The client closes: what is buffered will not be sent. Returns how many messages that are."""
+        before = self._dropped_while_disconnected
+        self._drop(list(self._queue))
+        self._recount()
+        return self._dropped_while_disconnected - before
+
+    def _drop(self, batches: list[_Batch]) -> None:
+        for batch in batches:
+            self._dropped_while_disconnected += len(batch.messages)
+        self._remove(batches)
+
+    def _refuse_too_large(self) -> None:
+        """Another broker may take less than the one before."""
+        too_large = [batch for batch in self._queue if batch.largest_payload() > self.max_message_size]
+        for batch in too_large:
+            self.refusals.refuse_here(batch.route.topic, batch.largest_payload(), len(batch.messages))
+        self._remove(too_large)
+
+    def _remove(self, batches: list[_Batch]) -> None:
+        gone = set(map(id, batches))
+        self._left_queue += sum([len(batch.messages) for batch in batches])
+        self._queue = deque(batch for batch in self._queue if id(batch) not in gone)
+        for open_batches in (self._plain, self._special):
+            for batch in batches:
+                if open_batches.get(batch.route.topic) is batch:
+                    del open_batches[batch.route.topic]
+
+    # --- flushing and books
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that were sent and of which the broker has not told yet."""
+        return self._session_sent - self._session_accepted - self._session_refused
+
+    @property
+    def buffered(self) -> int:
+        return sum([len(batch.messages) for batch in self._queue])
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is buffered and nothing in flight."""
+        return not self._queue and not self.in_flight
+
+    @property
+    def batches_sent(self) -> int:
+        """In this session."""
+        return self._number
+
+    def mark(self) -> int:
+        """Return a mark behind all that was published; `is_sealed` tells when all before it was sent or dropped."""
+        return self._opened
+
+    def is_sealed(self, mark: int) -> bool:
+        return not self._queue or self._queue[0].index > mark
+
+    def books(self) -> PublisherBooks:
+        buffered = self.buffered
+        return PublisherBooks(
+            published=self._left_queue + buffered,
+            accepted=self._accepted + self._session_accepted,
+            refused=dict(self.refusals.counts),
+            dropped_while_disconnected=self._dropped_while_disconnected,
+            possibly_lost=self._possibly_lost,
+            in_flight=self.in_flight,
+            buffered=buffered,
+        )

@@ -1,0 +1,81 @@
+"""What became of published messages that the broker did not take, as `flush` reports it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from quicbus import limits
+from quicbus.exceptions import ConnectionLost, LimitExceeded, MessageTooLarge, NotPermitted, PublishRefused
+
+if TYPE_CHECKING:
+    from quicbus.exceptions import QuicbusError
+    from quicbus.wire.frames import Refused
+
+__all__ = ["Refusals"]
+
+
+class Refusals:
+    """`counts` holds all refusals since the client began; `take_failure` what came since it was last called."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.forbidden: set[str] = set()
+        """Topics that this session may not publish on, as far as the broker has told."""
+        self._tracked: dict[int, tuple[str, int]] = {}
+        self._new: Counter[str] = Counter()
+        self._new_lost = 0
+        self._first: tuple[str, int, Refused | None] | None = None
+
+    def new_session(self) -> None:
+        self._tracked.clear()
+        self.forbidden.clear()
+
+    def track(self, number: int, topic: str, largest: int) -> None:
+        """Remember the topic of a batch; the oldest are forgotten, and their refusal names no topic."""
+        tracked = self._tracked
+        if len(tracked) >= limits.TRACKED_BATCHES:
+            del tracked[next(iter(tracked))]
+        tracked[number] = (topic, largest)
+
+    def add(self, frame: Refused) -> str:
+        """Count what the broker refused; returns the topic, empty where it is not known."""
+        topic, largest = self._tracked.pop(frame.number, ("", 0))
+        if frame.reason == "not_permitted" and topic and len(self.forbidden) < limits.TOPIC_CACHE_SIZE:
+            self.forbidden.add(topic)
+        self._count(frame.reason, frame.messages, (topic, largest, frame))
+        return topic
+
+    def refuse_here(self, topic: str, largest: int, messages: int) -> None:
+        """The broker that was reached takes less than the one that the messages were published for."""
+        self._count("too_large", messages, (topic, largest, None))
+
+    def lost(self, messages: int) -> None:
+        self._new_lost += messages
+
+    def take_failure(self, max_message_size: int) -> QuicbusError | None:
+        """Return what `flush` raises, and begin anew."""
+        new, self._new = self._new, Counter()
+        first, self._first = self._first, None
+        lost, self._new_lost = self._new_lost, 0
+        if first is None:
+            if lost:
+                return ConnectionLost(f"{lost} published messages were on their way and are possibly lost")
+            return None
+        topic, largest, frame = first
+        if set(new) == {"not_permitted"}:
+            return NotPermitted("publish", topic)
+        if set(new) == {"too_large"}:
+            return MessageTooLarge(largest, max_message_size)
+        if set(new) == {"rate"} and frame is not None and frame.retry_after_s is not None:
+            return LimitExceeded("rate", new.total(), 0, frame.retry_after_s)
+        detail = frame.detail if frame else ""
+        if lost:
+            detail = f"{detail}; {lost} more are possibly lost".lstrip("; ")
+        return PublishRefused(new, detail)
+
+    def _count(self, reason: str, messages: int, about: tuple[str, int, Refused | None]) -> None:
+        self.counts[reason] += messages
+        self._new[reason] += messages
+        if self._first is None:
+            self._first = about
