@@ -203,14 +203,19 @@ class Broker:
             edge.go_away("the broker is stopping", self.settings.drain_timeout_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.drain_timeout_s):
-                    while not edge.is_drained:
-                        await asyncio.sleep(DRAIN_TICK_S)
-                        edge.close_drained()
+                    await self._drained()
             edge.close()
         finally:
             await endpoint.close("the broker has stopped")
             self._closed.set()
             self._log.info("= stopped")
+
+    async def _drained(self) -> None:
+        edge = self._opened_edge
+        while True:
+            if edge.close_drained():
+                return
+            await asyncio.sleep(DRAIN_TICK_S)
 
     async def _keep_time(self) -> None:
         edge = self._opened_edge

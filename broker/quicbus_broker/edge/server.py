@@ -90,19 +90,17 @@ class Edge:
             self._on_deadline(session, code)
 
     def go_away(self, reason: str, deadline_s: float) -> None:
-        """Ask all clients to finish; `is_drained` tells when they have."""
+        """Ask all clients to finish; then call `close_drained`."""
         self._goes_away = (reason, deadline_s)
         for session in list(self._sessions):
             session.go_away(reason, deadline_s)
 
-    @property
-    def is_drained(self) -> bool:
-        return all(session.is_drained for session in self._sessions)
-
-    def close_drained(self) -> None:
-        """Close the sessions that have nothing under way."""
-        for session in [each for each in self._sessions if each.is_drained]:
+    def close_drained(self) -> bool:
+        """After `go_away`, again and again: close the sessions that have nothing under way; tells whether all are."""
+        now = self.exchange.clock()
+        for session in [each for each in self._sessions if each.is_drained(now)]:
             self._close(session)
+        return all(session.state is SessionState.CLOSED for session in self._sessions)
 
     def close(self) -> None:
         """Close all sessions as they are."""

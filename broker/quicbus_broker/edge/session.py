@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from quicbus import limits
 from quicbus.exceptions import LimitExceeded, ProtocolViolation
 from quicbus.identity import ProofRefused
+from quicbus.transport.engine import cut_reason
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import (
     PROTOCOL_VERSION,
@@ -32,6 +33,7 @@ from quicbus.wire.frames import (
     Unsubscribe,
 )
 from quicbus_broker.edge.control import ControlStream
+from quicbus_broker.edge.draining import Draining
 from quicbus_broker.edge.permissions import Permissions, reply_prefix
 from quicbus_broker.edge.publisher import Publisher, TooManyOversize
 from quicbus_broker.edge.subscriber import Subscriber
@@ -77,18 +79,7 @@ class Session:
         self._unproven_bytes = 0
         self._answered_size = 0
         self._ping_sent = False
-        self._goes_away = False
-        self._drained_at: int | None = None
-        self._told_drained = False
-        self._peer_goes_away = False
-
-    @property
-    def is_drained(self) -> bool:
-        """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
-        publisher, subscriber = self.publisher, self.subscriber
-        if publisher is None or subscriber is None:
-            return True
-        return self._told_drained and not subscriber.has_outstanding
+        self._draining: Draining | None = None
 
     # --- what the endpoint calls ------------------------------------------------------------------------------------
 
@@ -133,15 +124,18 @@ class Session:
 
     def go_away(self, reason: str, deadline_s: float) -> None:
         """Ask the client to finish. A session without a proof is closed at once."""
-        if self.publisher is None:
+        if self._draining is None:
             self.close(CloseCode.GOING_AWAY, reason)
-        elif not self._goes_away:
-            self._goes_away = True
-            self._control.write(GoAway(reason=reason, deadline_s=deadline_s))
+        else:
+            self._draining.go_away(reason, deadline_s)
+
+    def is_drained(self, now: float) -> bool:
+        """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
+        return self._draining is None or self._draining.is_over(now)
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.state = SessionState.CLOSED
-        self.connection.close(code, shorten(reason))
+        self.connection.close(code, cut_reason(reason))
 
     def refuse(self, code: CloseCode, reason: str) -> None:
         """Close because of what the client is or did, and count it."""
@@ -222,8 +216,8 @@ class Session:
                 self._on_frame(frame)
 
     def _on_frame(self, frame: Frame) -> None:
-        publisher, subscriber = self.publisher, self.subscriber
-        if publisher is None or subscriber is None:
+        publisher, subscriber, draining = self.publisher, self.subscriber, self._draining
+        if publisher is None or subscriber is None or draining is None:
             if not isinstance(frame, Hello):
                 raise ProtocolViolation(f"{type(frame).__name__} before the proof was accepted")
             self._on_hello(frame)
@@ -243,11 +237,9 @@ class Session:
                 self._answered_size = self._control.sent_size
                 self._ping_sent = False
             case GoAway():
-                self._peer_goes_away = True
-                self.connection.transmit_soon()
+                draining.client_goes_away()
             case Drained(batches=batches):
-                self._drained_at = batches
-                self.connection.transmit_soon()
+                draining.client_drained(batches)
             case _:
                 raise ProtocolViolation(f"{type(frame).__name__} is not for a broker")
 
@@ -266,7 +258,9 @@ class Session:
             self.connection, self._control, exchange, edge_limits, name=admitted.name, permissions=permissions
         )
         self.publisher = publisher
-        self.subscriber = Subscriber(self.connection, self._control, exchange, edge_limits, permissions)
+        subscriber = Subscriber(self.connection, self._control, exchange, edge_limits, permissions)
+        self.subscriber = subscriber
+        self._draining = Draining(self.connection, self._control, publisher, subscriber)
         self.state = SessionState.OPEN
         self._frames.max_size = limits.MAX_CONTROL_FRAME_SIZE
         self.connection.allow_undelivered(publisher.window + limits.UNDELIVERED_SLACK)
@@ -286,23 +280,13 @@ class Session:
     # --- the end of a turn ------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        publisher, subscriber = self.publisher, self.subscriber
-        if publisher is not None and subscriber is not None:
+        publisher, subscriber, draining = self.publisher, self.subscriber, self._draining
+        if publisher is not None and subscriber is not None and draining is not None:
             subscriber.before_transmit()
             publisher.before_transmit()
-            self._finish(publisher, subscriber)
+            draining.before_transmit()
             self._watch_reader()
         self._control.flush()
-
-    def _finish(self, publisher: Publisher, subscriber: Subscriber) -> None:
-        """Answer a GoAway, and tell when all is sent after one of ours."""
-        if self._peer_goes_away and not publisher.holds_partial:
-            self._peer_goes_away = False
-            self._control.write(Drained(batches=subscriber.lanes.records))
-        is_taken = self._drained_at is not None and publisher.numbers.all_up_to >= self._drained_at
-        if self._goes_away and is_taken and subscriber.is_drained and not self._told_drained:
-            self._told_drained = True
-            self._control.write(Drained(batches=subscriber.lanes.records))
 
     def _watch_reader(self) -> None:
         """Close a client that has us write control frames and reads none: they have no other bound."""
@@ -312,11 +296,6 @@ class Session:
         elif unanswered > _MAX_UNANSWERED // 4 and not self._ping_sent:
             self._ping_sent = True
             self._control.write(Ping(id=0))
-
-
-def shorten(reason: str) -> str:
-    """Return a reason that fits a close frame."""
-    return reason.encode()[: limits.MAX_CLOSE_REASON_SIZE].decode(errors="ignore")
 
 
 def _violation(detail: str) -> None:
