@@ -13,7 +13,7 @@ from quicbus.commands import common_options, settings_of
 from quicbus.exceptions import QuicbusError
 from quicbus.logs import set_node
 from quicbus.process import run_until_signal
-from quicbus.setting_docs import describe_settings
+from quicbus.setting_docs import SettingDescription, describe_settings
 from quicbus_broker.broker import Broker
 from quicbus_broker.settings import BrokerSettings
 
@@ -44,9 +44,19 @@ def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add one option for each setting of the broker; the loader converts and checks what they are given."""
     for setting in reversed(describe_settings(BrokerSettings)):
         if setting.name not in _COMMON:
-            text = f"{setting.text} [{setting.allowed}; default: {setting.default.replace('`', '')}]"
-            function = click.option(setting.option, setting.name, metavar="VALUE", help=text.lstrip())(function)
+            default = "" if setting.default == "none" else f" [{setting.default.strip('`')}]"
+            text = setting.text + default
+            function = click.option(setting.option, setting.name, metavar=_metavar(setting), help=text)(function)
     return function
+
+
+def _metavar(setting: SettingDescription) -> str:
+    if setting.name == "listen":
+        return "HOST:PORT"
+    if setting.allowed.startswith("one of "):
+        return setting.allowed.removeprefix("one of ").replace(", ", "|")
+    kinds = {"a path": "PATH", "a number": "S", "a whole number": "N"}
+    return kinds.get(setting.allowed.partition(",")[0], "TEXT")
 
 
 @click.command(short_help="Run a broker.")

@@ -67,8 +67,7 @@ def ping(
 
 async def _once(bus: Any, number: int, timeout: float, times: list[float], as_json: bool) -> None:
     try:
-        async with asyncio.timeout(timeout):
-            took = await bus.ping()
+        took = await bus.ping(timeout)
     except TimeoutError:
         if not as_json:
             click.echo(f"seq={number} no answer within {timeout:g} s")
