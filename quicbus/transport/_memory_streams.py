@@ -201,11 +201,12 @@ class IncomingStreams:
         return stream_id in self._streams
 
     def _find(self, stream_id: int) -> _Incoming | None:
-        if stream_id < self._all_finished_below or stream_id in self._finished:
-            return None
         stream = self._streams.get(stream_id)
         if stream is None:
-            if stream_id & 3 != self._first_id & 3 or len(self._streams) >= INCOMING_STREAMS_MAX:
+            is_peers = stream_id & 3 == self._first_id & 3
+            if is_peers and (stream_id < self._all_finished_below or stream_id in self._finished):
+                return None
+            if not is_peers or len(self._streams) >= INCOMING_STREAMS_MAX:
                 raise MalformedPacket(f"stream {stream_id} is not allowed")
             stream = self._streams[stream_id] = _Incoming()
         return stream

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from hashlib import sha256
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus.exceptions import LimitExceeded
 from quicbus.transport import _memory_packets as packets
 from quicbus.transport import engine as seam
+from quicbus.transport._memory_recovery import InFlight
 from quicbus.transport._memory_streams import IncomingStreams, OutgoingStreams, ReceivedNumbers
 from quicbus.transport._packets import CONNECTION_ID_SIZE, MEMORY_VERSION, PacketType, parse_header
 
@@ -30,10 +30,6 @@ DATAGRAM_SIZE = 32 * 1024
 """A good `max_datagram_size` for this engine."""
 IN_FLIGHT_MAX = 8 * 1024 * 1024
 """Bytes sent and not acknowledged; bounds what one probe time-out sends again."""
-PACKET_THRESHOLD = 3
-"""A packet is lost once one sent that many later was acknowledged (RFC 9002 section 6.1.1)."""
-INITIAL_PROBE_TIMEOUT_S = 0.3
-PROBE_TIMEOUT_MIN_S = 0.02
 
 _NO_APPLICATION_PROTOCOL = 0x100 + 120
 _TRANSPORT_PARAMETER_ERROR = 0x8
@@ -65,17 +61,6 @@ class MemoryEngine:
         return connection
 
 
-class _Sent:
-    """A packet that was sent and is not acknowledged."""
-
-    __slots__ = ("frames", "size", "time")
-
-    def __init__(self, frames: list[packets.Frame], size: int, time: float) -> None:
-        self.frames = frames
-        self.size = size
-        self.time = time
-
-
 class MemoryConnection:
     """One side of a connection. Both sides are alike but for the handshake."""
 
@@ -104,10 +89,7 @@ class MemoryConnection:
         self._frames: deque[packets.Frame] = deque()
         self._outgoing = OutgoingStreams()
         self._incoming = IncomingStreams(3 if configuration.is_client else 2)
-        self._in_flight: dict[int, _Sent] = {}
-        self._in_flight_size = 0
-        self._rtt_s: float | None = None
-        self._probes = 0
+        self._in_flight = InFlight()
         self._next_stream_id = 2 if configuration.is_client else 3
 
     # --- the handshake ----------------------------------------------------------------------------------------------
@@ -170,7 +152,6 @@ class MemoryConnection:
             self.retry_id = self._peer_id = header.source_connection_id
             self._token = header.token
             self._in_flight.clear()
-            self._in_flight_size = 0
             self._frames.clear()
             self._say_hello()
         elif header.type is PacketType.VERSION_NEGOTIATION and header.source_connection_id == self._peer_id:
@@ -239,39 +220,20 @@ class MemoryConnection:
                 self._on_hello_reply(frame)
 
     def _on_ack(self, ranges: tuple[tuple[int, int], ...], now: float) -> None:
-        in_flight = self._in_flight
-        lowest = next(iter(in_flight), self._number)
-        sent = None
-        largest = -1
-        for first, last in ranges:
-            for number in range(max(first, lowest), min(last, self._number - 1) + 1):
-                if number in in_flight:
-                    largest, sent = number, in_flight.pop(number)
-                    self._acknowledged(sent)
-        if sent is None:
-            return
-        sample = now - sent.time
-        self._rtt_s = sample if self._rtt_s is None else 0.875 * self._rtt_s + 0.125 * sample
-        self._probes = 0
-        self._lose(list(takewhile(lambda number: number <= largest - PACKET_THRESHOLD, in_flight)))
-
-    def _acknowledged(self, sent: _Sent) -> None:
-        self._in_flight_size -= sent.size
-        for frame in sent.frames:
+        arrived, lost = self._in_flight.acknowledged(ranges, now)
+        for frame in arrived:
             if isinstance(frame, packets.Stream):
                 self._outgoing.acknowledged(frame)
             elif isinstance(frame, packets.Ping):
                 self._events.append(seam.PingAcknowledged(frame.uid))
+        self._send_again(lost)
 
-    def _lose(self, numbers: list[int]) -> None:
-        for number in numbers:
-            sent = self._in_flight.pop(number)
-            self._in_flight_size -= sent.size
-            for frame in sent.frames:
-                if isinstance(frame, packets.Stream):
-                    self._outgoing.lost(frame)
-                elif not isinstance(frame, packets.Ack):
-                    self._frames.append(frame)
+    def _send_again(self, frames: list[packets.Frame]) -> None:
+        for frame in frames:
+            if isinstance(frame, packets.Stream):
+                self._outgoing.lost(frame)
+            elif not isinstance(frame, packets.Ack):
+                self._frames.append(frame)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -284,9 +246,9 @@ class MemoryConnection:
             self._end(seam.Terminated(self._close.code, self._close.reason, self._close.is_application, True))
             return self._last_words
         datagrams: list[bytes] = []
-        while self._in_flight_size < IN_FLIGHT_MAX and (datagram := self._next_datagram(now)) is not None:
+        while self._in_flight.size < IN_FLIGHT_MAX and (datagram := self._next_datagram(now)) is not None:
             datagrams.append(datagram)
-        if self._ack_wanted and self._in_flight_size >= IN_FLIGHT_MAX:
+        if self._ack_wanted and self._in_flight.size >= IN_FLIGHT_MAX:
             self._ack_wanted = False
             datagrams.append(self._packet(packets.encode_frame(packets.Ack(self._received.ranges()))))
         return datagrams
@@ -302,8 +264,7 @@ class MemoryConnection:
         datagram = self._packet(b"".join(map(packets.encode_frame, frames)))
         self._amplification_budget -= len(datagram)
         if len(frames) > 1 or not isinstance(frames[0], packets.Ack):
-            self._in_flight[number] = _Sent(frames, len(datagram), now)
-            self._in_flight_size += len(datagram)
+            self._in_flight.sent(number, frames, len(datagram), now)
         return datagram
 
     def _room(self) -> int:
@@ -351,16 +312,9 @@ class MemoryConnection:
             return 0.0 if self._events else None
         if not self._is_started:
             return None
-        probe_at = self._probe_at()
+        probe_at = self._in_flight.probe_at()
         idle_at = self._heard + self._idle_timeout_s
         return idle_at if probe_at is None else min(idle_at, probe_at)
-
-    def _probe_at(self) -> float | None:
-        if not self._in_flight:
-            return None
-        timeout = INITIAL_PROBE_TIMEOUT_S if self._rtt_s is None else max(3 * self._rtt_s, PROBE_TIMEOUT_MIN_S)
-        latest = next(reversed(self._in_flight.values())).time
-        return latest + timeout * (1 << min(self._probes, 6))
 
     def handle_timer(self, now: float) -> None:
         if self._termination is not None or not self._is_started:
@@ -368,10 +322,9 @@ class MemoryConnection:
         if now >= self._heard + self._idle_timeout_s:
             self._end(seam.Terminated(0, "Idle timeout", False, True))
             return
-        probe_at = self._probe_at()
+        probe_at = self._in_flight.probe_at()
         if probe_at is not None and now >= probe_at:
-            self._probes += 1
-            self._lose(list(self._in_flight))
+            self._send_again(self._in_flight.probe())
 
     # --- what a session calls ---------------------------------------------------------------------------------------
 
