@@ -35,9 +35,13 @@ _DELIVERY_OVERHEAD = 512 * 1024
 """Envelope, publisher and the table of subscriptions (12 bytes each, at most `limits.MAX_SUBSCRIPTIONS`)."""
 assert limits.MAX_SUBSCRIPTIONS * 12 + 64 * 1024 + 64 <= _DELIVERY_OVERHEAD
 
-if TYPE_CHECKING:
-    Prove = Callable[[bytes], tuple[list[bytes], bytes]]
-    """Makes (chain in DER, signature) out of the channel binding."""
+
+class Prove(Protocol):
+    """Makes the proof of possession."""
+
+    def __call__(self, channel_binding: bytes, /) -> tuple[list[bytes], bytes]:
+        """Return the chain in DER and the signature."""
+        ...
 
 
 class SessionOwner(Protocol):

@@ -51,10 +51,21 @@ class PipeEnd:
         self.stopped: list[tuple[int, int]] = []
         self.pings = 0
         self.undelivered_allowed = 0
-        self.dirty = False
+        self._dirty = False
         self.bytes_sent = 0
         self.bytes_received = 0
         self.heard = 0.0
+
+    @property
+    def dirty(self) -> bool:
+        """It wants a turn."""
+        return self._dirty
+
+    @dirty.setter
+    def dirty(self, value: bool) -> None:
+        self._dirty = value
+        if value and self._pipe.wake is not None:
+            self._pipe.wake()
 
     @property
     def is_client(self) -> bool:
@@ -134,6 +145,8 @@ class Pipe:
         self.chunk_size = chunk_size
         self.silent = False
         """While set nothing is delivered and nothing is lost: the other process is stopped."""
+        self.wake: Callable[[], None] | None = None
+        """Called whenever there is something to pump, for tests that let an event loop do it."""
         self._clock = clock
         self._terminations: list[tuple[PipeEnd, Terminated]] = []
 
@@ -179,6 +192,8 @@ class Pipe:
                 local = silently or end is by
                 seen = Terminated(termination.code, termination.reason, termination.is_application, local)
                 self._terminations.append((end, seen))
+        if self.wake is not None:
+            self.wake()
 
     def _turn(self, end: PipeEnd, other: PipeEnd) -> None:
         end.dirty = False
