@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from quicbus.exceptions import QuicbusError
 from quicbus.logs import set_node
 from quicbus.process import run_until_signal
 from quicbus.setting_docs import SettingDescription, describe_settings
+from quicbus.settings import default_data_dir
 from quicbus_broker.broker import Broker
 from quicbus_broker.settings import BrokerSettings
 
@@ -100,11 +102,18 @@ def _print_ready(node: Broker, *, as_json: bool) -> None:
         "engine": node.engine,
         "data folder": node.data_dir,
         "credential": node.credential_path,
-        "try it": "quicbus sub 'sensors/#'   and   quicbus pub sensors/kitchen 21.5",
+        "try it": f"quicbus sub 'sensors/#'{_where(node)}",
+        "": f"quicbus pub sensors/kitchen 21.5{_where(node)}",
     }
     click.echo(click.style("quicbus broker is ready", bold=True) + "; Ctrl-C stops it")
     for key, value in rows.items():
         click.echo(f"  {key:<13}{value}")
+
+
+def _where(node: Broker) -> str:
+    """Return the options that a command on this machine needs to reach the broker; none where the defaults do."""
+    url = "" if node.url == "quic://localhost:4433" else f" --url {node.url}"
+    return url if node.data_dir == default_data_dir() else f"{url} --data-dir {shlex.quote(str(node.data_dir))}"
 
 
 def _print_stopped(*, as_json: bool) -> None:
