@@ -22,6 +22,7 @@ from quicbus.transport.engine import EngineConfiguration
 from quicbus.transport.engines import engine_named
 from quicbus.wire.frames import PROTOCOL_VERSION
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
+from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.node import NodeIdentity
 from quicbus_broker.routing import Router, RoutingBooks
 from quicbus_broker.settings import BrokerSettings, parse_listen
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from quicbus.client import Client
     from quicbus.transport.connection import Address
     from quicbus.transport.statistics import EndpointStatistics
 
@@ -65,6 +67,7 @@ class Broker:
         self._edge: Edge | None = None
         self._endpoint: Endpoint | None = None
         self._listener: Listener | None = None
+        self._bus: Client | None = None
         self._tasks = asyncio.TaskGroup()
         self._housekeeping: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
@@ -109,6 +112,13 @@ class Broker:
         if host in ("::", "0.0.0.0", "*"):
             host = "localhost"
         return f"quic://[{host}]:{self.address[1]}" if ":" in host else f"quic://{host}:{self.address[1]}"
+
+    @property
+    def bus(self) -> Client:
+        """A client inside this process: no network, no credential. It is closed with the broker."""
+        if self._bus is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._bus
 
     @property
     def is_closed(self) -> bool:
@@ -193,13 +203,22 @@ class Broker:
             listener=self._listener,
         )
         self._resources.push_async_callback(self._endpoint.close, "the broker has stopped")
+        await self._open_bus(edge, identity)
         self._log.info("= listening on %s with %s", self.url, engine.name)
+
+    async def _open_bus(self, edge: Edge, identity: NodeIdentity) -> None:
+        name = identity.credential.name
+        listener = await InProcessListener.open(edge, edge.admission(None, local_name=name), ALPN)
+        self._resources.push_async_callback(listener.close)
+        self._bus = await listener.connect(name)
+        self._resources.push_async_callback(self._bus.close, 0.0)
 
     async def _stop(self) -> None:
         edge, endpoint = self._opened_edge, self._opened_endpoint
         self._log.info("= stopping")
         try:
             endpoint.stop_accepting()
+            await self.bus.close(self.settings.drain_timeout_s)
             edge.go_away("the broker is stopping", self.settings.drain_timeout_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.drain_timeout_s):

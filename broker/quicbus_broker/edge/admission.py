@@ -28,7 +28,6 @@ __all__ = ["Admission", "Admitted", "Sessions"]
 
 AGENT = "quicbus"
 RETRY_AFTER_S = 10
-_LOCAL_NAME = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Sessions(Protocol):
 
 
 class Admission:
-    """`verifier` is `None` where the listener is inside this process: then everyone is the local client."""
+    """`verifier` is `None` where the listener is inside this process: then everyone is `local_name`."""
 
     def __init__(
         self,
@@ -62,6 +61,7 @@ class Admission:
         edge_limits: EdgeLimits,
         verifier: Verifier | None,
         *,
+        local_name: str,
         wall_clock: Callable[[], dt.datetime],
         random_bytes: Callable[[int], bytes],
     ) -> None:
@@ -71,6 +71,7 @@ class Admission:
         """May be replaced while the listener is open."""
         self.open = 0
         """Sessions that were admitted and have not ended."""
+        self._local_name = local_name
         self._sessions = sessions
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
@@ -105,7 +106,7 @@ class Admission:
         if refusal is not None:
             raise ProofRefused(CloseCode.TOO_MANY_CONNECTIONS, refusal)
         if self.verifier is None:
-            admitted = Admitted(_LOCAL_NAME, self._random_bytes(16), None)
+            admitted = Admitted(self._local_name, self._random_bytes(16), None)
         else:
             now = self._wall_clock()
             peer = self.verifier.verify(hello.chain, hello.signature, channel_binding, hello.kind, now)

@@ -63,13 +63,14 @@ class Edge:
         self._goes_away: tuple[str, float] | None = None
         self._log = logger_for("quicbus_broker.edge", node=exchange.origin.hex())
 
-    def admission(self, verifier: Verifier | None) -> Admission:
-        """Return the rules of one listener; `None` admits everyone as the local client."""
+    def admission(self, verifier: Verifier | None, *, local_name: str = "local") -> Admission:
+        """Return the rules of one listener; without a verifier everyone is admitted as `local_name`."""
         return Admission(
             self,
             self.exchange,
             self.limits,
             verifier,
+            local_name=local_name,
             wall_clock=self._wall_clock,
             random_bytes=self._random_bytes,
         )
