@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quicbus import limits
-from quicbus.client.api import Client
-from quicbus.client.session import Prove
-from quicbus.client.urls import BrokerUrl
+from quicbus.client.api import Client, Connecting
+from quicbus.client.urls import parse_url
 from quicbus.exceptions import ConnectionFailed
 from quicbus.testing.pipe import Pipe, PipeEnd
-from quicbus.transport.connection import Address, Connection, ConnectionHandler
-from quicbus.transport.engine import Terminated
 from quicbus.wire import frames
-from quicbus.wire.batch import Body, encode_body, parse_body
+from quicbus.wire.batch import Body, encode_body, parse_body, read_messages
 from quicbus.wire.records import Envelope, Record, RecordParser, encode_delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quicbus.client.session import Prove
+    from quicbus.client.urls import BrokerUrl
+    from quicbus.transport.connection import Address, Connection, ConnectionHandler
+    from quicbus.transport.engine import Terminated
 
 NODE = b"n" * 16
 SESSION = b"s" * 16
@@ -44,6 +48,7 @@ class ScriptedBroker:
         self.bodies: list[Body] = []
         self.taken_messages = 0
         self.taken_size = 0
+        self.granted = credit
         self.refused_messages = 0
         self.termination: Terminated | None = None
         self._boot = boot
@@ -95,6 +100,7 @@ class ScriptedBroker:
         self.taken_messages = came if messages is None else self.taken_messages + messages
         if credit is None:
             credit = self.credit + self.taken_size
+        self.granted = max(self.granted, credit)
         self.send(frames.Taken(accepted=self.taken_messages, refused=self.refused_messages, credit=credit))
 
     def refuse(self, number: int, messages: int, reason: str, detail: str = "") -> None:
@@ -106,8 +112,6 @@ class ScriptedBroker:
         self.send(frames.SubscriptionClosed(id=id, reason=reason, **fields))
 
     def payloads(self) -> list[bytes]:
-        from quicbus.wire.batch import read_messages
-
         return [message for body in self.bodies for message in read_messages(body)]
 
     # --- ConnectionHandler
@@ -157,7 +161,7 @@ class ScriptedBroker:
         for record in parser.feed(data):
             assert isinstance(record, Record)
             self.taken_size += 5 + len(record.payload)
-            assert self.taken_size <= self.credit + self.taken_size
+            assert self.taken_size <= self.granted, "the client sent more than its credit"
             self.bodies.append(parse_body(record.payload))
         if self.auto:
             self.take()
@@ -253,9 +257,6 @@ class _Pump:
 
 async def start(dialer: ScriptedDialer, *urls: str, **settings: Any) -> Client:
     """Connect a client through the dialer; close it with `close()`."""
-    from quicbus.client.api import Connecting
-    from quicbus.client.urls import parse_url
-
     parsed = [parse_url(url) for url in urls or ("quic://scripted",)]
     return await Connecting(lambda: Client(dialer, parsed, **settings))
 
@@ -264,6 +265,13 @@ async def settle(turns: int = 10) -> None:
     """Let everything that is due in the loop happen."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+    """Wait until `condition()` holds."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110 (a broker of the test has no event to wait for)
+            await asyncio.sleep(0.001)
 
 
 def silence(end: PipeEnd) -> None:

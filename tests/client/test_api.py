@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 import quicbus
 from quicbus import limits
-from quicbus.client.api import Client
 from quicbus.exceptions import (
     ClientClosed,
     ConnectFailed,
@@ -28,7 +27,12 @@ from quicbus.exceptions import (
 from quicbus.wire import frames
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, encode_headers, message_with_headers
 from quicbus.wire.close_codes import CloseCode
-from tests.client.scripted_broker import NODE, SESSION, ScriptedDialer, settle, start
+from tests.client.scripted_broker import NODE, SESSION, ScriptedDialer, settle, start, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from quicbus.client.api import Client
 
 
 @pytest.fixture
@@ -299,8 +303,7 @@ async def test_leaving_ends_the_iteration_and_counts_what_was_not_read(bus: Clie
 
 async def _answer(dialer: ScriptedDialer, payload: bytes, count: int = 1) -> None:
     """Wait for requests and answer them all."""
-    while len([body for body in dialer.broker.bodies if body.flags & FLAG_REQUEST]) < count:
-        await asyncio.sleep(0)
+    await until(lambda: len([body for body in dialer.broker.bodies if body.flags & FLAG_REQUEST]) == count)
     leg = dialer.broker.of(frames.Subscribe)[-1].id
     for body in dialer.broker.bodies:
         dialer.broker.deliver(leg, body.reply_to.decode(), [payload])
@@ -317,8 +320,7 @@ async def test_requests_get_their_replies_over_one_subscription(bus: Client, dia
 
 async def test_no_responders_is_raised_at_once(bus: Client, dialer: ScriptedDialer) -> None:
     request = asyncio.create_task(bus.request("nobody", b""))
-    while not dialer.broker.bodies:
-        await asyncio.sleep(0)
+    await until(lambda: dialer.broker.bodies)
     dialer.broker.send(frames.NoResponder(number=1))
     with pytest.raises(NoResponders):
         await asyncio.wait_for(request, 5)
@@ -332,8 +334,7 @@ async def test_a_request_without_reply_times_out(bus: Client) -> None:
 
 async def test_a_request_fails_when_the_connection_is_lost(bus: Client, dialer: ScriptedDialer) -> None:
     request = asyncio.create_task(bus.request("slow", b""))
-    while not dialer.broker.bodies:
-        await asyncio.sleep(0)
+    await until(lambda: dialer.broker.bodies)
     dialer.pipe.break_off()
     with pytest.raises(ConnectionLost):
         await asyncio.wait_for(request, 5)
@@ -350,8 +351,7 @@ async def test_a_lost_connection_is_made_again_with_its_subscriptions_and_a_gap(
         dialer.broker.deliver(1, "a", [b"before"])
         await settle()
         dialer.pipe.break_off("gone")
-        while len(dialer.brokers) < 2 or not dialer.broker.of(frames.Subscribe):
-            await asyncio.sleep(0.001)
+        await until(lambda: len(dialer.brokers) == 2 and dialer.broker.of(frames.Subscribe))
         dialer.broker.deliver(1, "a", [b"after"])
         assert [(await messages.next(5)).payload for _ in range(2)] == [b"before", b"after"]
         kinds = [type(await anext(events)) for _ in range(4)]
@@ -428,8 +428,8 @@ async def test_a_broker_that_goes_away_is_told_that_all_was_sent(bus: Client, di
 async def test_a_broker_that_breaks_the_protocol_is_left(bus: Client, dialer: ScriptedDialer) -> None:
     broken = dialer.broker
     broken.send_raw(b"\x01\x01\xc0")
-    while broken.termination is None or len(dialer.brokers) < 2:
-        await asyncio.sleep(0.001)
+    await until(lambda: broken.termination and len(dialer.brokers) == 2)
+    assert broken.termination is not None
     assert broken.termination.code == CloseCode.PROTOCOL_VIOLATION
 
 
