@@ -12,13 +12,6 @@ import quicbus
 from quicbus import exceptions
 
 PACKAGES = ["quicbus", "quicbus.blocking", "quicbus.client", "quicbus.identity", "quicbus.transport"]
-    "quicbus",
-    "quicbus.client",
-    "quicbus.exceptions",
-    "quicbus.identity",
-    "quicbus.transport",
-    "quicbus.blocking",
-]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
