@@ -11,17 +11,22 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.logger import QuicLogger
+from aioquic.quic.packet import QuicFrameType
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from quicbus import limits
 from quicbus.identity.binding import ChannelBindingSink
 from quicbus.transport import _library
 from quicbus.transport._qlog import QlogFile
 
 if TYPE_CHECKING:
-    from quicbus.transport.engine import EngineConfiguration
+    from quicbus.transport.engine import EngineConfiguration, EngineEvent
 
 __all__ = ["AioquicEngine"]
+
+FIRST_WINDOW = limits.UNDELIVERED_BEFORE_PROOF
+"""Bytes that a peer may have under way at first; it grows as fast as slow start does."""
 
 
 class AioquicEngine:
@@ -54,7 +59,29 @@ class AioquicEngine:
 
 
 class AioquicConnection(_library.LibraryConnection):
-    __slots__ = ()
+    __slots__ = ("_window",)
+
+    def __init__(
+        self,
+        quic: QuicConnection,
+        configuration: EngineConfiguration,
+        binding: ChannelBindingSink,
+        qlog: QlogFile | None,
+        first_ids: tuple[bytes, ...] = (),
+    ) -> None:
+        super().__init__(quic, configuration, binding, qlog, first_ids)
+        self._window = _ReceiveWindow()
+        cast("Any", quic)._local_max_data = self._window
+
+    def _on_stream_data(self, event: Any) -> EngineEvent:
+        self._window.released += len(event.data)
+        return super()._on_stream_data(event)
+
+    def _on_reset(self, event: Any) -> EngineEvent:
+        stream = cast("Any", self._quic)._streams.get(event.stream_id)
+        if stream is not None:  # what was waiting in it will never come out
+            self._window.released += stream.receiver.highest_offset - stream.receiver.starting_offset()
+        return super()._on_reset(event)
 
     def _peer_closed(self) -> bool:
         return cast("Any", self._quic)._state is QuicConnectionState.DRAINING
@@ -67,16 +94,49 @@ class AioquicConnection(_library.LibraryConnection):
 AioquicConnection.map_events(events)
 
 
+class _ReceiveWindow:
+    """Takes the place of a connection's `Limit` for MAX_DATA, and grows with what came out of streams in order.
+
+    aioquic doubles that limit whenever half of it was used, counts a stream by its highest offset, and fills the gap
+    before it with zeros. With one small datagram a round trip, each at the end of the window, a stranger would make
+    it hold as much memory as there is.
+    """
+
+    __slots__ = ("_value", "released", "sent", "used")
+
+    frame_type = QuicFrameType.MAX_DATA
+    name = "max_data"
+
+    def __init__(self) -> None:
+        self._value = self.sent = FIRST_WINDOW
+        self.used = 0
+        """Counted by aioquic: the highest offsets of all streams."""
+        self.released = 0
+        """Bytes that left the streams."""
+
+    @property
+    def value(self) -> int:
+        return self._value
+
+    @value.setter
+    def value(self, wish: int) -> None:
+        """aioquic wishes for more in each packet; a step is half a window, so that few packets carry a MAX_DATA."""
+        window = min(max(self.released, FIRST_WINDOW), _library.MAX_DATA)
+        if self.released + window - self._value >= window // 2:
+            self._value = self.released + window
+
+
 @lru_cache(maxsize=16)
 def _shared_configuration(configuration: EngineConfiguration) -> QuicConfiguration:
     """Parse certificates and keys once for all connections of a configuration."""
     _library.check_configuration(configuration)
     shared = QuicConfiguration(
         alpn_protocols=[configuration.alpn],
+        # As fast as "reno" without loss; a sixth faster at 1 and 3 % of loss and 20 ms (measured over 3 MB).
         congestion_control_algorithm="cubic",
         idle_timeout=configuration.idle_timeout_s,
         is_client=configuration.is_client,
-        max_data=_library.MAX_DATA,
+        max_data=FIRST_WINDOW,
         max_datagram_size=configuration.max_datagram_size,
         max_stream_data=_library.MAX_STREAM_DATA,
         supported_versions=[_library.QUIC_VERSION_1],

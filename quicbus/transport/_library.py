@@ -32,9 +32,8 @@ PEER = ("192.0.2.1", 4433)
 
 MAX_DATA = 16 * 1024 * 1024
 MAX_STREAM_DATA = 8 * 1024 * 1024
-"""Flow control of QUIC itself. Both libraries open these windows as bytes arrive, read or not, so they bound neither
-memory nor the application: quicbus' credit and the endpoint's count of undelivered bytes do. They only have to be
-larger than what the fastest path holds under way."""
+"""Flow control of QUIC itself, larger than what the fastest path holds under way. Both libraries open these windows as
+bytes arrive, read or not, so they do not hold up a sender: quicbus' credit does."""
 
 QUIC_VERSION_1 = 1
 

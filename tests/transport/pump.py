@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ALPN",
     "LATENCY_S",
+    "Faults",
     "Pump",
     "Side",
+    "authority",
     "dialing",
     "encrypted_pairing",
     "every_engine",
