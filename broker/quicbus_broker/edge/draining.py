@@ -33,7 +33,7 @@ class Draining:
         self._client_drained_at: int | None = None
         self._client_goes_away = False
         self._has_told = False
-        self._movement = (0, 0)
+        self._movement: tuple[int, int] | None = None
         self._moved_at = 0.0
 
     def go_away(self, reason: str, deadline_s: float) -> None:

@@ -110,6 +110,7 @@ class Publisher:
         if len(self._flushes) >= _MAX_FLUSHES:
             raise ProtocolViolation(f"more than {_MAX_FLUSHES} unanswered Flush frames")
         self._flushes.append(frame)
+        self._connection.transmit_soon()
 
     def released(self) -> None:
         """No subscription holds this publisher back any longer."""

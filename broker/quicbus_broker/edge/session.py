@@ -49,7 +49,7 @@ __all__ = ["Session", "SessionState"]
 
 _CLIENT_UNIDIRECTIONAL = 0b10
 """The low two bits of the ids of streams that the dialer opens (RFC 9000 section 2.1)."""
-_MAX_UNANSWERED = 4 * 1024 * 1024
+MAX_UNANSWERED = 4 * 1024 * 1024
 """Bytes of control frames that may be written to a client that answers no Ping: one that does not read."""
 
 
@@ -291,9 +291,9 @@ class Session:
     def _watch_reader(self) -> None:
         """Close a client that has us write control frames and reads none: they have no other bound."""
         unanswered = self._control.sent_size - self._answered_size
-        if unanswered > _MAX_UNANSWERED:
+        if unanswered > MAX_UNANSWERED:
             self.refuse(CloseCode.STALLED, f"{unanswered} bytes of control frames and no Pong; read the control stream")
-        elif unanswered > _MAX_UNANSWERED // 4 and not self._ping_sent:
+        elif unanswered > MAX_UNANSWERED // 4 and not self._ping_sent:
             self._ping_sent = True
             self._control.write(Ping(id=0))
 
