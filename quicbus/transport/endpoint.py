@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from quicbus.transport.admission import Refusal
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
-    from quicbus.transport.engine import Engine, EngineConfiguration, Terminated
+    from quicbus.transport.engine import Engine, EngineConfiguration, EngineConnection, Terminated
     from quicbus.transport.network import DatagramSocket, Network, Path
 
 __all__ = ["Endpoint", "EndpointSettings", "Listener"]
@@ -140,8 +140,8 @@ class Endpoint:
         socket = self._open_socket()
         now = self._loop.time()
         path = socket.path_to(address)
-        quic = self._engine.dial(self._own_configuration(configuration, path))
-        connection = self._add(quic, PathMap(path, is_fixed=True), is_client=True, now=now)
+        own = self._own_configuration(configuration, path)
+        connection = self._add(self._engine.dial(own), own, PathMap(path, is_fixed=True), now)
         self.counters.dialed += 1
         try:
             connection.begin(make_handler(connection), now)
@@ -258,7 +258,7 @@ class Endpoint:
             self.counters.drop("not_accepted")
             logger.exception("! %s could not be accepted", _shown(path.address))
             return
-        connection = self._add(quic, PathMap(path, is_fixed=False), is_client=False, now=now)
+        connection = self._add(quic, configuration, PathMap(path, is_fixed=False), now)
         self.counters.accepted += 1
         self._accepted += 1
         self._half_open += 1
@@ -402,9 +402,18 @@ class Endpoint:
             qlog_dir=self._settings.qlog_dir,
         )
 
-    def _add(self, quic: Any, paths: PathMap[Path], *, is_client: bool, now: float) -> EndpointConnection:
+    def _add(
+        self, quic: EngineConnection, configuration: EngineConfiguration, paths: PathMap[Path], now: float
+    ) -> EndpointConnection:
         connection = EndpointConnection(
-            self, quic, paths, self._settings, engine=self._engine.name, is_client=is_client, now=now
+            self,
+            quic,
+            paths,
+            self._settings,
+            datagram_size=configuration.max_datagram_size,
+            engine=self._engine.name,
+            is_client=configuration.is_client,
+            now=now,
         )
         self._table.add(connection, *quic.connection_ids)
         return connection

@@ -19,6 +19,7 @@ from quicbus.transport.engine import (
     Terminated,
     cut_reason,
 )
+from quicbus.transport.path import AMPLIFICATION
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ logger = logging.getLogger("quicbus.transport")
 
 LINGER_S = 1.0
 """After its own close a connection answers what still arrives by closing again: the close may have been lost."""
+SILENCE_S = 1.0
+"""A dialer that heard nothing for so long may have another address by now, without knowing."""
+SMALL_DATAGRAM_SIZE = 256
 MAX_PINGS_UNDER_WAY = 64
 SENT_SHARE = 16
 DELIVERED_SHARE = 8
@@ -65,6 +69,7 @@ class EndpointConnection:
         paths: PathMap[Path],
         settings: EndpointSettings,
         *,
+        datagram_size: int,
         engine: str,
         is_client: bool,
         now: float,
@@ -74,6 +79,7 @@ class EndpointConnection:
         self._settings = settings
         self._engine = engine
         self._is_client = is_client
+        self._datagram_size = datagram_size
         self._handler: ConnectionHandler | None = None
         self.paths = paths
         self.is_complete = False
@@ -85,6 +91,7 @@ class EndpointConnection:
         self._closing: Terminated | None = None
         self._is_terminated = False
         self._close_cause = ""
+        self._repeats_ping = False
         self._pings: dict[int, float] = {}
         self._next_ping = 1
         self._rtt_s: float | None = None
@@ -133,7 +140,9 @@ class EndpointConnection:
 
     def ping(self) -> None:
         if self.is_complete and self._closing is None:
-            self._ping(self._owner.now())
+            now = self._owner.now()
+            self._repeats_ping = self._is_client and now - self._last_heard >= SILENCE_S
+            self._ping(now)
             self._owner.mark_dirty(self)
 
     def transmit_soon(self) -> None:
@@ -219,6 +228,8 @@ class EndpointConnection:
         datagrams = self._quic.datagrams_to_send(now)
         if not datagrams:
             return []
+        if self._repeats_ping:
+            self._repeat_ping(datagrams)
         self._last_sent = now
         self._datagrams_sent += len(datagrams)
         self._bytes_sent += sum(map(len, datagrams))
@@ -309,6 +320,14 @@ class EndpointConnection:
         self._pings[uid] = now
         self._quic.ping(uid)
         return uid
+
+    def _repeat_ping(self, datagrams: list[bytes]) -> None:
+        # A listener that sees us at a new address may answer with three times what came from there. Copies of the
+        # PING, which its engine takes for the duplicates that they are, allow it two datagrams of full size.
+        self._repeats_ping = False
+        ping = datagrams[-1]
+        if len(ping) <= SMALL_DATAGRAM_SIZE:
+            datagrams += [ping] * (2 * self._datagram_size // (AMPLIFICATION * len(ping)))
 
     def _update_keys(self, now: float) -> None:
         # RFC 9001 section 6.1: not again before a packet with the present keys is acknowledged.

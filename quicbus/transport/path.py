@@ -2,7 +2,8 @@
 
 A qh3 listener follows three changes of address and is deaf to the fourth, so the engine never learns of any. When
 datagrams come from a new address the connection asks for an acknowledgement (a PING), and only an acknowledgement that
-came *from there* makes it the address: what is merely copied or forged cannot divert the connection.
+came *from there* makes it the address: what is merely copied or forged cannot divert the connection. Until then
+datagrams go to the new address only while the old one stays silent.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ __all__ = ["AMPLIFICATION", "CANDIDATE_TIMEOUT_S", "PathMap"]
 
 AMPLIFICATION = 3
 """RFC 9000 section 8: bytes sent to an address that is not validated, per byte received from it."""
-CANDIDATE_TIMEOUT_S = 3.0
-"""A candidate that has not answered by then is forgotten; the peer's next datagram makes it one again."""
+CANDIDATE_TIMEOUT_S = 30.0
+"""A candidate that has not answered by then is forgotten; the peer's next datagram makes it one again. An engine whose
+datagrams were lost for seconds takes seconds until it tries again, so that this is about an idle time-out."""
+
+PROBE_INTERVAL_S = 0.1
+"""PINGs may be lost, qh3 does not repeat them, and a window full of lost data lets none out for a while."""
 
 
 class _Path(Protocol):
@@ -30,6 +35,9 @@ class _Candidate(Generic[P]):
     path: P
     probe: int
     expires_at: float
+    probed_at: float
+    leads: bool = True
+    """Nothing came on the active path since the last datagram from here."""
     received: int = 0
     sent: int = 0
 
@@ -51,18 +59,25 @@ class PathMap(Generic[P]):
         return self._candidate is not None
 
     def received(self, path: P, size: int, now: float, probe: int) -> bool:
-        """Count bytes from a path that is not the active one. Returns whether PING `probe` is to be sent."""
+        """Count bytes from a path that is not the active one. Returns whether PING `probe` is to be sent.
+
+        The numbers of PINGs only grow: any one from the first probe on, acknowledged from there, will do.
+        """
         candidate = self._candidate
         if candidate is None or candidate.expires_at <= now or not candidate.path.is_same_peer(path):
-            self._candidate = _Candidate(path, probe, now + CANDIDATE_TIMEOUT_S, received=size)
+            self._candidate = _Candidate(path, probe, now + CANDIDATE_TIMEOUT_S, now, received=size)
             return True
         candidate.received += size
-        return False
+        asks_again = not candidate.leads or now >= candidate.probed_at + PROBE_INTERVAL_S
+        candidate.leads = True
+        if asks_again:
+            candidate.probed_at = now
+        return asks_again
 
     def acknowledged(self, probe: int, path: P) -> bool:
         """PING `probe` was acknowledged out of a datagram from `path`. Returns whether the active path changed."""
         candidate = self._candidate
-        if candidate is None or candidate.probe != probe or not candidate.path.is_same_peer(path):
+        if candidate is None or candidate.probe > probe or not candidate.path.is_same_peer(path):
             return False
         self.active = candidate.path
         self._candidate = None
@@ -70,9 +85,12 @@ class PathMap(Generic[P]):
         return True
 
     def heard_on_active(self, now: float) -> None:
-        """Datagrams came on the active path: a candidate whose time is over is forgotten."""
-        if self._candidate is not None and self._candidate.expires_at <= now:
-            self._candidate = None
+        """Datagrams came on the active path: it is alive, and the candidate perhaps not the peer."""
+        candidate = self._candidate
+        if candidate is not None:
+            candidate.leads = False
+            if candidate.expires_at <= now:
+                self._candidate = None
 
     def split(self, datagrams: list[bytes], now: float) -> list[tuple[P, list[bytes]]]:
         """Say where `datagrams` go: to the candidate as far as its bytes allow, the rest where they always went.
@@ -80,10 +98,9 @@ class PathMap(Generic[P]):
         The old address is likely dead, so that all of a retransmission has to try the new one first.
         """
         candidate = self._candidate
-        if candidate is None:
-            return [(self.active, datagrams)]
-        if candidate.expires_at <= now:
-            self._candidate = None
+        if candidate is not None and candidate.expires_at <= now:
+            self._candidate = candidate = None
+        if candidate is None or not candidate.leads:
             return [(self.active, datagrams)]
         allowance = AMPLIFICATION * candidate.received - candidate.sent
         there = 0

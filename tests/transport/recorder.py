@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import Terminated
     from quicbus.transport.network import Network
 
-__all__ = ["LOCALHOST", "Recorder", "Recorders", "dial", "opened"]
+__all__ = ["LOCALHOST", "Recorder", "Recorders", "dial", "eventually", "opened"]
 
 LOCALHOST = ("127.0.0.1", 0)
 DEADLINE_S = 20.0
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds; it is asked about once a millisecond."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 (what is asked tells nobody)
+            await asyncio.sleep(0.001)
 
 
 class Recorder:
@@ -78,6 +85,10 @@ class Recorder:
             while not condition(self):
                 self.changed.clear()
                 await self.changed.wait()
+
+    async def wait_for(self, condition: Callable[[Recorder], object]) -> None:
+        """Wait until `condition` holds, also for what no call of the connection tells."""
+        await eventually(lambda: condition(self))
 
     async def wait_connected(self) -> None:
         await self.wait(lambda me: me.binding or me.termination)
