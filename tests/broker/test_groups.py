@@ -69,7 +69,7 @@ def group(*pending: int, max_pending: int = 100, max_pending_size: int = 1 << 20
 
 
 def share(of: Group, count: int, *, size: int = 4) -> dict[int, int]:
-    runs = of.share([size] * count, 0, count)
+    runs = of.share(0, count, size)
     assert runs[0].start == 0
     assert runs[-1].stop == count
     assert all(one.stop == other.start for one, other in itertools.pairwise(runs))

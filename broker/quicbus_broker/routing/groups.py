@@ -37,17 +37,17 @@ class Group:
         self.members: list[Subscription] = []
         self._turn = 0
 
-    def share(self, sizes: Sequence[int], start: int, stop: int) -> list[Run]:
-        """Return which member gets which of the messages `start` to `stop`; `sizes` are those of the whole batch."""
+    def share(self, start: int, stop: int, largest: int) -> list[Run]:
+        """Return which member gets which of the messages `start` to `stop` (exclusive), none over `largest` bytes."""
         members = self.members
         if len(members) == 1:
             return [Run(members[0], start, stop)]
         # Members with equally much to do take turns.
         self._turn = (self._turn + 1) % len(members)
         order = members[self._turn :] + members[: self._turn]
-        levels = [member.pending for member in order]
-        rooms = [_room(member, sizes, start, stop) for member in order]
         count = stop - start
+        levels = [member.pending for member in order]
+        rooms = [_room(member, largest, count) for member in order]
         shares = water_fill(levels, rooms, count)
         rest = count - sum(shares)
         if rest:
@@ -68,41 +68,50 @@ def water_fill(levels: Sequence[int], rooms: Sequence[int], count: int) -> list[
     Returns the share of each. They add up to less than `count` where there is less room in all. What cannot be shared
     evenly goes to the first.
     """
-    rooms = [max(0, room) for room in rooms]
+    shares = [0] * len(levels)
+    open_ = [index for index, room in enumerate(rooms) if room > 0]
     if count == 1:
-        best = min((index for index, room in enumerate(rooms) if room), key=levels.__getitem__, default=None)
-        return [int(index == best) for index in range(len(rooms))]
-    if sum(rooms) <= count:
-        return rooms
-    low, high = min(levels), max(levels) + count
-    while low < high:  # the highest level that takes no more than there is
-        middle = (low + high + 1) // 2
-        if sum(_share(level, room, middle) for level, room in zip(levels, rooms, strict=True)) <= count:
-            low = middle
-        else:
-            high = middle - 1
-    shares = [_share(level, room, low) for level, room in zip(levels, rooms, strict=True)]
-    rest = count - sum(shares)
-    for index, share in enumerate(shares):
-        if not rest:
-            break
-        if share < rooms[index] and levels[index] + share == low:
-            shares[index] += 1
-            rest -= 1
+        if open_:
+            shares[min(open_, key=levels.__getitem__)] = 1
+        return shares
+    while open_ and count:
+        target, rest = _target([levels[index] for index in open_], count)
+        tight: set[int] = set()
+        for index in open_:
+            share = max(0, target - levels[index])
+            if rest and levels[index] <= target:
+                share += 1
+                rest -= 1
+            if share > rooms[index]:
+                tight.add(index)
+            shares[index] = share
+        if not tight:
+            return shares
+        # What does not fit them raises the level of all others, so they stay full.
+        for index in open_:
+            shares[index] = rooms[index] if index in tight else 0
+            count -= shares[index]
+        open_ = [index for index in open_ if index not in tight]
     return shares
 
 
-def _share(level: int, room: int, target: int) -> int:
-    return min(room, max(0, target - level))
+def _target(levels: Sequence[int], count: int) -> tuple[int, int]:
+    """Return the level that `count` units raise the lowest vessels to, and how many units are left above it."""
+    total = filled = 0
+    for level in sorted(levels):
+        if level * filled - total >= count:
+            break
+        total += level
+        filled += 1
+    return divmod(count + total, filled)
 
 
-def _room(member: Subscription, sizes: Sequence[int], start: int, stop: int) -> int:
-    """Return how many of the messages surely fit the member, whichever they are."""
+def _room(member: Subscription, largest: int, count: int) -> int:
+    """Return how many messages of at most `largest` bytes the member surely takes."""
     room = member.room()
     if room <= 0:
         return 0
     free = member.options.max_pending_size - member.pending_size
-    largest = max(sizes[start:stop])
-    if largest * min(room, stop - start) > free:
+    if largest * min(room, count) > free:
         room = max(free // largest, 0 if member.pending else 1)
     return room

@@ -137,7 +137,7 @@ class Router:
     def _share(self, group: Group, batch: Batch, start: int, stop: int, now: float, outputs: list[Output]) -> None:
         body = batch.body
         age_ms = _age_ms(batch, now)
-        for run in group.share(body.sizes, start, stop):
+        for run in group.share(start, stop, body.largest):
             count = run.stop - run.start
             size = body.total if count == body.count else sum(body.sizes[run.start : run.stop])
             sent = run.member.offer(batch, run.start, run.stop, size, now)
