@@ -22,7 +22,7 @@ from quicbus.client.events import (
     Status,
 )
 from quicbus.client.flushing import Flushes
-from quicbus.client.outgoing import CheckedTopics, Outgoing, prepare
+from quicbus.client.outgoing import Outgoing, prepare
 from quicbus.client.publishing import Publisher
 from quicbus.client.requests import Requests
 from quicbus.exceptions import ClientClosed, ConnectionLost, NotPermitted, QuicbusError, WaitTimeout, WouldBlock
@@ -54,11 +54,11 @@ class Link:
         self.status = Status.CONNECTING
         self.reconnects = -1
         self._clock = clock
-        self._topics = CheckedTopics()
         self._publish_lock = asyncio.Lock()
         self._waiters: set[asyncio.Future[None]] = set()
         self._failure: QuicbusError | None = None
         self._lost_at: float | None = None
+        self.publisher.on_open = self._transmit_soon
 
     # --- sessions
 
@@ -105,7 +105,7 @@ class Link:
     def refuse(self, error: QuicbusError) -> None:
         """The credential was refused: whoever waits is told, and so is every later call."""
         self.status = Status.REFUSED
-        self.publisher.discard()
+        self.publisher.shut()
         self.report(CredentialRejected(error))
         self._fail(error)
 
@@ -113,7 +113,7 @@ class Link:
         """The client is closed; what is buffered is dropped and counted."""
         if self.status is not Status.CLOSED:
             self.status = Status.CLOSED
-            self.publisher.discard()
+            self.publisher.shut()
             self._fail(ClientClosed())
             self.events.close()
 
@@ -205,7 +205,7 @@ class Link:
         limits_ = self.session.welcome.limits if self.session and self.session.welcome else None
         if limits_ is None:
             return prepare(
-                self._topics,
+                self.publisher.topics,
                 topic,
                 payload,
                 headers=headers,
@@ -215,7 +215,7 @@ class Link:
                 max_message_size=self.publisher.max_message_size,
             )
         return prepare(
-            self._topics,
+            self.publisher.topics,
             topic,
             payload,
             headers=headers,

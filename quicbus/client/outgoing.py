@@ -38,6 +38,10 @@ class CheckedTopics:
         self._size = size
         self._routes: dict[str, Route] = {}
 
+    def known(self, topic: str) -> Route | None:
+        """Return the route of a topic that was checked before."""
+        return self._routes.get(topic)
+
     def route(self, topic: str) -> Route:
         """Return the route of a topic; raises `InvalidTopic`."""
         route = self._routes.get(topic)
@@ -49,7 +53,7 @@ class CheckedTopics:
         return route
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that triples the cost of making one
 class Outgoing:
     """A checked message. Messages share a batch where topic, `flags`, `reply_to` and `expires_in_ms` are equal."""
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quicbus import limits
-from quicbus.client.outgoing import BATCH_FRONT_SIZE, Outgoing, Route
+from quicbus.client.outgoing import BATCH_FRONT_SIZE, CheckedTopics, Outgoing, Route
 from quicbus.client.refusals import Refusals
 from quicbus.wire.batch import encode_body
 from quicbus.wire.records import encode_publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quicbus.wire.frames import Refused, Taken
 
 __all__ = ["Publisher", "PublisherBooks", "SealedBatch"]
@@ -45,7 +47,7 @@ class PublisherBooks:
     buffered: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SealedBatch:
     """A record for a lane. `request` is the number of the request that it carries, or 0."""
 
@@ -118,6 +120,9 @@ class Publisher:
         """Messages that may still be published in this turn; 0 closes the short way of `append`."""
         self.max_message_size = limits.MAX_MESSAGE_SIZE
         self.refusals = Refusals()
+        self.topics = CheckedTopics()
+        self.on_open: Callable[[], None] = lambda: None
+        """Called by `append` for each batch that it opens: there will be something to seal."""
         self._append_limit = limits.BATCH_TARGET_SIZE
         self._queue: deque[_Batch] = deque()
         self._plain: dict[str, _Batch] = {}
@@ -126,6 +131,7 @@ class Publisher:
         self._sealed_index = 0
         self._is_connected = False
         self._is_held = False
+        self._is_shut = False
         self._credit = 0
         self._sent_size = 0
         self._number = 0
@@ -142,8 +148,10 @@ class Publisher:
     def append(self, topic: str, payload: bytes | str) -> bool:
         """The short way: True when the message went into the open batch of its topic. False says nothing."""
         batch = self._plain.get(topic)
-        if batch is None or type(payload) is not bytes:
+        if type(payload) is not bytes:
             return False
+        if batch is None:
+            return self._append_first(topic, payload)
         cost = len(payload) + MESSAGE_COST
         if cost > batch.room or cost > self.room or self.turn_left <= 0 or cost > self._append_limit:
             return False
@@ -151,6 +159,25 @@ class Publisher:
         self.room -= cost
         self.turn_left -= 1
         batch.messages.append(payload)
+        return True
+
+    def _append_first(self, topic: str, payload: bytes) -> bool:
+        """Open a batch without headers and the like, for a topic that was checked before."""
+        route = self.topics.known(topic)
+        if route is None or self.turn_left <= 0 or topic in self._special or topic in self.refusals.forbidden:
+            return False
+        cost = len(payload) + MESSAGE_COST
+        batch = _Batch(route, None, self._opened + 1, 0.0)
+        if cost > self._append_limit or cost + batch.base_cost > self.room:
+            return False
+        self._opened += 1
+        self._queue.append(batch)
+        self._plain[topic] = batch
+        self.room -= cost + batch.base_cost
+        self.turn_left -= 1
+        batch.room -= cost
+        batch.messages.append(payload)
+        self.on_open()
         return True
 
     def offer(self, message: Outgoing, now: float) -> bool:
@@ -174,7 +201,7 @@ class Publisher:
         return True
 
     def new_turn(self) -> None:
-        self.turn_left = 0 if self._is_held else limits.YIELD_AFTER_MESSAGES
+        self.turn_left = 0 if self._is_held or self._is_shut else limits.YIELD_AFTER_MESSAGES
 
     def hold(self) -> None:
         """Somebody waits for room: nobody takes the short way past him, until `release`."""
@@ -298,9 +325,11 @@ class Publisher:
         self._session_refused += frame.messages
         return self.refusals.add(frame)
 
-    def discard(self) -> int:
-        """The client closes: what is buffered will not be sent. Returns how many messages that are."""
+    def shut(self) -> int:
+        """The client ends: what is buffered will not be sent, and `append` takes nothing more. Returns how many."""
         before = self._dropped_while_disconnected
+        self._is_shut = True
+        self.new_turn()
         self._drop(list(self._queue))
         self._recount()
         return self._dropped_while_disconnected - before

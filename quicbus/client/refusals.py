@@ -33,10 +33,8 @@ class Refusals:
 
     def track(self, number: int, topic: str, largest: int) -> None:
         """Remember the topic of a batch; the oldest are forgotten, and their refusal names no topic."""
-        tracked = self._tracked
-        if len(tracked) >= limits.TRACKED_BATCHES:
-            del tracked[next(iter(tracked))]
-        tracked[number] = (topic, largest)
+        self._tracked[number] = (topic, largest)
+        self._tracked.pop(number - limits.TRACKED_BATCHES, None)
 
     def add(self, frame: Refused) -> str:
         """Count what the broker refused; returns the topic, empty where it is not known."""

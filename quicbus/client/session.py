@@ -6,6 +6,7 @@ the client's and go on to the next session when this one is `closed`.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from quicbus import limits
@@ -124,7 +125,7 @@ class Session:
         self._legs: dict[int, tuple[Leg, SubscriptionOwner]] = {}
         self._last_leg = 0
         self._credit_due: dict[int, Leg] = {}
-        self._requests: dict[int, int] = {}
+        self._requests: OrderedDict[int, int] = OrderedDict()
         self._last_ping = 0
         self._pings: dict[int, Callable[[], None]] = {}
         self._granted = 0
@@ -310,7 +311,7 @@ class Session:
 
     def _remember_request(self, number: int, request: int) -> None:
         if len(self._requests) >= limits.TRACKED_BATCHES:  # those of old, answered long ago
-            del self._requests[next(iter(self._requests))]
+            self._requests.popitem(last=False)
         self._requests[number] = request
 
     def _write_credit(self) -> None:
