@@ -162,7 +162,9 @@ class Broker:
             for task in self._housekeeping:
                 task.cancel()
             try:
-                await self._tasks.__aexit__(kind, error, traceback)
+                # What the body raised goes on as it is, not in a group; a group tells what failed in here.
+                of_tasks = kind is not None and issubclass(kind, asyncio.CancelledError)
+                await self._tasks.__aexit__(*((kind, error, traceback) if of_tasks else (None, None, None)))
             finally:
                 await self._resources.aclose()
                 self._closed.set()

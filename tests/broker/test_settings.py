@@ -1,0 +1,72 @@
+"""Settings of a broker: what is allowed, and how the rest is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quicbus.exceptions import InvalidSetting
+from quicbus.setting_docs import describe_settings
+from quicbus_broker.settings import BrokerSettings, parse_listen
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("[::]:4433", ("::", 4433)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("localhost:65535", ("localhost", 65_535)),
+        (":4433", ("::", 4433)),
+        ("[2001:db8::1]:1", ("2001:db8::1", 1)),
+    ],
+)
+def test_what_to_listen_on_is_host_and_port(listen: str, expected: tuple[str, int]) -> None:
+    assert parse_listen(listen) == expected
+
+
+@pytest.mark.parametrize("listen", ["", "4433", "localhost", "::1:4433", "[nonsense]:1", "a:65536", "a:-1", "a:b"])
+def test_anything_else_is_refused(listen: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        BrokerSettings(listen=listen)
+    assert caught.value.name == "listen"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("retry", "sometimes", "one of always, never, auto"),
+        ("engine", "quiche", "one of auto, aioquic, qh3"),
+        ("max_message_size", 0, "at least 1"),
+        ("max_message_size", 1 << 40, "at most 67108864"),
+        ("max_connections", 0, "at least 1"),
+        ("max_publish_rate", -1, "at least 0"),
+        ("handshake_timeout_s", 0, "more than 0"),
+        ("block_timeout_s", -1, "more than 0"),
+        ("max_datagram_size", 1199, "at least 1200"),
+        ("keep_alive_s", 31, "below idle_timeout_s"),
+        ("name", "no spaces", "A-Z"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name: str, value: object, allowed: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        BrokerSettings(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
+    assert caught.value.name == name
+    assert allowed in caught.value.why
+
+
+def test_certificate_files_are_given_together() -> None:
+    with pytest.raises(InvalidSetting, match="private_key: certificate, private_key and authority"):
+        BrokerSettings(certificate=Path("node.pem"))
+
+
+def test_text_is_taken_where_code_gives_it() -> None:
+    made = BrokerSettings(data_dir="somewhere", max_message_size="2MiB")  # type: ignore[arg-type]  # as a file would
+
+    assert made.data_dir == Path("somewhere")
+    assert made.max_message_size == 2 * 1024 * 1024
+    assert made.edge_limits.max_message_size == made.max_message_size
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [setting.name for setting in describe_settings(BrokerSettings) if not setting.text] == []
