@@ -291,6 +291,19 @@ def test_what_waited_for_a_connection_that_died_is_counted() -> None:
     assert broker.router.books().unmatched == 1
 
 
+def test_a_client_that_is_closed_for_an_offence_holds_nobody_up_from_then_on() -> None:
+    broker = FakeBroker()
+    publisher, offender = broker.client(), broker.client()
+    offender.subscribe("t", overflow="block", max_pending=2, window_messages=1)
+    publisher.publish("t", *numbered(0, 5))
+    publisher.frames()
+
+    offender.write_control(b"\x0f\x01\x80")  # the transport has not said `closed` yet
+
+    assert [told.credit for told in taken(publisher)] == [limits.PUBLISH_WINDOW + publisher.lane_bytes]
+    assert broker.router.books().dropped == {"disconnected": 4}
+
+
 def test_a_publisher_that_died_holds_nothing_up() -> None:
     broker = FakeBroker()
     publisher, subscriber = broker.client(), broker.client()

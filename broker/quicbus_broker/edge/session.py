@@ -112,12 +112,7 @@ class Session:
             self._guarded(self._write)
 
     def closed(self, termination: Terminated) -> None:
-        self.state = SessionState.CLOSED
-        publisher, subscriber = self.publisher, self.subscriber
-        if subscriber is not None:
-            subscriber.closed()
-        if publisher is not None:
-            self._admission.exchange.router.forget_source(publisher)
+        self._leave()
         self._admission.closed(self, termination)
 
     # --- what the server calls --------------------------------------------------------------------------------------
@@ -134,13 +129,23 @@ class Session:
         return self._draining is None or self._draining.is_over(now)
 
     def close(self, code: CloseCode, reason: str) -> None:
-        self.state = SessionState.CLOSED
+        self._leave()
         self.connection.close(code, cut_reason(reason))
 
     def refuse(self, code: CloseCode, reason: str) -> None:
         """Close because of what the client is or did, and count it."""
         self._admission.count_refusal(self, code, reason)
         self.close(code, reason)
+
+    def _leave(self) -> None:
+        """End the subscriptions, once. The transport's `closed` may come as late as its repeated close frames."""
+        if self.state is SessionState.CLOSED:
+            return
+        self.state = SessionState.CLOSED
+        if self.subscriber is not None:
+            self.subscriber.closed()
+        if self.publisher is not None:
+            self._admission.exchange.router.forget_source(self.publisher)
 
     # --- frames and lanes -------------------------------------------------------------------------------------------
 
