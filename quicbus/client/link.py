@@ -25,7 +25,15 @@ from quicbus.client.flushing import Flushes
 from quicbus.client.outgoing import Outgoing, prepare
 from quicbus.client.publishing import Publisher
 from quicbus.client.requests import Requests
-from quicbus.exceptions import ClientClosed, ConnectionLost, NotPermitted, QuicbusError, WaitTimeout, WouldBlock
+from quicbus.exceptions import (
+    ClientClosed,
+    ConnectionLost,
+    LimitExceeded,
+    NotPermitted,
+    QuicbusError,
+    WaitTimeout,
+    WouldBlock,
+)
 from quicbus.transport.engine import Terminated
 from quicbus.wire.close_codes import CloseCode
 
@@ -91,8 +99,6 @@ class Link:
         for number in self.publisher.disconnected():
             _log.debug("= request %d was not sent before the connection was lost", number)
         self.requests.disconnected(reason, code)
-        for subscription in list(self.subscriptions):
-            subscription.disconnected()
         self.flushes.disconnected(self.publisher)
         self.report(Disconnected(reason, code, lost))
         self.wake()
@@ -251,8 +257,8 @@ class Link:
             raise failure
 
     async def _flush(self) -> None:
+        self.raise_failure()
         if not self.publisher.is_settled:
-            self.raise_failure()
             over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             id = self.flushes.add(self.publisher, lambda: None if over.done() else over.set_result(None))
             self._transmit_soon()
@@ -284,6 +290,9 @@ class Link:
 
     def attach(self, subscription: Subscription) -> None:
         self.raise_failure()
+        limits_ = self.session.welcome.limits if self.session and self.session.welcome else None
+        if limits_ is not None and len(self.subscriptions) >= limits_.max_subscriptions:
+            raise LimitExceeded("max_subscriptions", len(self.subscriptions) + 1, limits_.max_subscriptions)
         self.subscriptions[subscription] = None
         if self.session is not None:
             subscription.begin(self.session)

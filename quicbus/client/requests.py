@@ -129,6 +129,9 @@ class Requests:
     def dropped_more(self) -> None:
         """Replies that nobody can read fast enough: their requests time out."""
 
+    def detached(self, leg: Leg) -> None:
+        """`disconnected` follows, with the reason."""
+
     def ended(self, leg: Leg) -> None:
         if leg is self._leg and leg.closed is not None:
             self.fail_all(ConnectionLost(f"the broker ended the subscription for replies: {leg.closed.reason}"))

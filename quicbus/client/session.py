@@ -86,6 +86,10 @@ class SubscriptionOwner(Protocol):
         """The broker dropped more messages of it."""
         ...
 
+    def detached(self, leg: Leg) -> None:
+        """The connection that carried it is gone."""
+        ...
+
     def ended(self, leg: Leg) -> None:
         """The broker has ended it, and all that it sent has arrived; `leg.closed` says why."""
         ...
@@ -226,6 +230,7 @@ class Session:
                 leg.inbox.end()
             if leg.closed is not None:
                 owner.ended(leg)
+            owner.detached(leg)
         self._credit_due.clear()
         self._publisher = self._flushes = None
 

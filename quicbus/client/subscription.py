@@ -188,6 +188,7 @@ class Subscription:
         if self._is_closed:
             return
         self._is_closed = True
+        self._link.forget(self)
         self._inbox.close()
         self._wake()
         try:
@@ -199,7 +200,6 @@ class Subscription:
                         while self._leg is not None:
                             await self._wait()
         finally:
-            self._link.forget(self)
             self._inbox.end()
 
     # --- what the link calls
@@ -216,11 +216,6 @@ class Subscription:
             max_pending=self.max_pending,
             max_pending_size=self.max_pending_bytes,
         )
-
-    def disconnected(self) -> None:
-        self._session = self._leg = None
-        if self._is_closed:
-            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Nothing will arrive any more: what has arrived stays readable, then `error` is raised."""
@@ -249,6 +244,11 @@ class Subscription:
         if not self._is_falling_behind:
             self._is_falling_behind = True
             self._link.report(MessagesDropped(self.filter, self.group, self._inbox.books().dropped_by_broker))
+
+    def detached(self, leg: Leg) -> None:
+        if leg is self._leg:
+            self._session = self._leg = None
+            self._wake()
 
     def ended(self, leg: Leg) -> None:
         if leg is not self._leg:

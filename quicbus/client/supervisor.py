@@ -43,6 +43,7 @@ HEAD_START_S = 0.3
 """RFC 8305 ("Happy Eyeballs"): how long the first address of a name has before the next one is dialed beside it."""
 ATTEMPT_TIMEOUT_S = 5.0
 """For one URL: QUIC itself repeats a lost first datagram several times in it."""
+GO_AWAY_SLACK_S = 1.0
 _TLS_REFUSALS = frozenset(0x100 + alert for alert in (42, 43, 45, 46, 48, 51, 120))
 """bad certificate, unsupported, expired, unknown, unknown authority, bad signature, no common ALPN: trying again with
 the same credential at the same broker does not help."""
@@ -164,6 +165,12 @@ class Supervisor:
             self._link.lose(session, Terminated(code, reason, is_application=not silent, is_local=True))
             session.close(code, reason)
 
+    def _leave_gone(self, session: Session) -> None:
+        """The broker said that it would be closed by now."""
+        if session is self._link.session:
+            self._retire(CloseCode.GOODBYE, "the broker went away")
+            self._changed.set()
+
     # --- dialing
 
     async def _establish(
@@ -275,6 +282,7 @@ class Supervisor:
 
     def going_away(self, session: Session, frame: GoAway) -> None:
         self._link.going_away(session, frame)
+        self._loop.call_later(frame.deadline_s + GO_AWAY_SLACK_S, self._leave_gone, session)
 
     def drained(self, session: Session) -> None:
         self.is_drained.set()

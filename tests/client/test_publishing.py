@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_the_short_way_is_taken_by_plain_messages_of_a_checked_topic_only() -> N
 
 def test_a_topic_of_many_kinds_keeps_its_order() -> None:
     publisher = connected()
-    kinds: list[dict[str, object]] = [
+    kinds: list[dict[str, Any]] = [
         {},
         {"headers": {"a": "b"}},
         {"headers": {"a": "c"}},
