@@ -141,7 +141,8 @@ class Endpoint:
         now = self._loop.time()
         path = socket.path_to(address)
         own = self._own_configuration(configuration, path)
-        connection = self._add(self._engine.dial(own), own, PathMap(path, is_fixed=True), now)
+        paths = PathMap(path, is_fixed=True)
+        connection = self._add(self._engine.dial(own), own, paths, is_validated=True, now=now)
         self.counters.dialed += 1
         try:
             connection.begin(make_handler(connection), now)
@@ -258,7 +259,9 @@ class Endpoint:
             self.counters.drop("not_accepted")
             logger.exception("! %s could not be accepted", _shown(path.address))
             return
-        connection = self._add(quic, configuration, PathMap(path, is_fixed=False), now)
+        is_validated = verdict.retry_source_connection_id is not None
+        paths = PathMap(path, is_fixed=False)
+        connection = self._add(quic, configuration, paths, is_validated=is_validated, now=now)
         self.counters.accepted += 1
         self._accepted += 1
         self._half_open += 1
@@ -341,7 +344,7 @@ class Endpoint:
         for path, datagrams in connection.datagrams_to_send(now):
             self._send(path, datagrams)
         when = connection.deadline()
-        if when is not None and when <= 0:  # An end that wants to be fetched.
+        if when is not None and when <= 0:  # An end that wants to be fetched: `EngineConnection.timer`.
             connection.drain(now)
             when = connection.deadline()
         if connection.is_over:
@@ -403,7 +406,13 @@ class Endpoint:
         )
 
     def _add(
-        self, quic: EngineConnection, configuration: EngineConfiguration, paths: PathMap[Path], now: float
+        self,
+        quic: EngineConnection,
+        configuration: EngineConfiguration,
+        paths: PathMap[Path],
+        *,
+        is_validated: bool,
+        now: float,
     ) -> EndpointConnection:
         connection = EndpointConnection(
             self,
@@ -413,6 +422,7 @@ class Endpoint:
             datagram_size=configuration.max_datagram_size,
             engine=self._engine.name,
             is_client=configuration.is_client,
+            is_validated=is_validated,
             now=now,
         )
         self._table.add(connection, *quic.connection_ids)

@@ -1,0 +1,55 @@
+"""Deadlines of many connections behind one timer."""
+
+from __future__ import annotations
+
+import random
+
+from quicbus.transport.timers import TimerQueue
+
+
+def test_owners_wake_in_the_order_of_their_deadlines() -> None:
+    timers: TimerQueue[str] = TimerQueue()
+    timers.schedule("late", 3.0)
+    timers.schedule("early", 1.0)
+    timers.schedule("middle", 2.0)
+    assert timers.earliest() == 1.0
+    assert timers.pop_due(2.5) == ["early", "middle"]
+    assert timers.earliest() == 3.0
+    assert timers.pop_due(2.9) == []
+
+
+def test_a_deadline_that_moves_away_keeps_its_wake_up() -> None:
+    timers: TimerQueue[str] = TimerQueue()
+    timers.schedule("one", 1.0)
+    timers.schedule("one", 9.0)
+    assert timers.pop_due(1.0) == ["one"], "woken too early, to be asked and scheduled again"
+    assert timers.earliest() is None
+
+
+def test_a_deadline_that_moves_nearer_counts_at_once() -> None:
+    timers: TimerQueue[str] = TimerQueue()
+    timers.schedule("one", 9.0)
+    timers.schedule("one", 1.0)
+    assert timers.earliest() == 1.0
+    assert timers.pop_due(20.0) == ["one"]
+
+
+def test_a_cancelled_owner_is_not_woken() -> None:
+    timers: TimerQueue[str] = TimerQueue()
+    timers.schedule("one", 1.0)
+    timers.cancel("one")
+    timers.cancel("one")
+    assert timers.earliest() is None
+    assert timers.pop_due(2.0) == []
+
+
+def test_the_heap_stays_small_while_deadlines_change_for_ever() -> None:
+    timers: TimerQueue[int] = TimerQueue()
+    rng = random.Random(1)
+    now = 0.0
+    for _ in range(20_000):
+        now += 0.001
+        timers.schedule(rng.randrange(10), now + rng.choice((0.002, 30.0)))
+        timers.pop_due(now)
+    assert len(timers) <= 10
+    assert len(timers._heap) <= 2 * 10 + 64 + 1
