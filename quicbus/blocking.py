@@ -268,7 +268,7 @@ class Events:
         try:
             event = self._thread.run(self._next())
         except ClientClosed:
-            raise StopIteration from None
+            event = self._feed.take()
         if event is None:
             raise StopIteration
         return event

@@ -154,6 +154,10 @@ class EventFeed:
         self._events.append(event)
         self._wake()
 
+    def take(self) -> Event | None:
+        """Return the oldest unread event, or `None`; never waits."""
+        return self._events.popleft() if self._events else None
+
     def close(self) -> None:
         """End the iteration after what is buffered."""
         self._is_closed = True
