@@ -35,7 +35,11 @@ def loop_factory() -> Callable[[], AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         return None
-    return uvloop.new_event_loop
+    if sys.platform != "linux":
+        return uvloop.new_event_loop
+    from quicbus._uvloop_linux import Loop
+
+    return Loop
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from quicbus.testing.launcher import BrokerProcess, Launched, quicbus_command, run_quicbus
+from tests.cli.commands import quicbus, subscriber
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,16 @@ def test_people_get_a_banner(data_dir: Path) -> None:
         ended = process.wait()
     assert ended.code == 0
     assert ended.stdout.endswith("stopped\n")
+
+
+def test_broker_goes_on_after_a_client_has_crashed(broker: BrokerProcess) -> None:
+    with subscriber(broker, "crash/#") as crashing:
+        crashing.kill()
+        crashing.wait()
+    # What is sent to the dead port comes back as an error on the broker's socket.
+    for _ in range(3):
+        assert quicbus(broker, "pub", "crash/it", "x").code == 0
+    assert quicbus(broker, "ping", "--count", "1").code == 0
 
 
 def test_port_in_use_is_named_with_the_remedy(broker: BrokerProcess, tmp_path: Path) -> None:
