@@ -29,16 +29,21 @@ class Loop(uvloop.Loop):
         super().__init__()
         self._watches: dict[tuple[int, int], select.epoll] = {}
 
-    def add_reader(self, fd: int | HasFileno, callback: Callable[..., Any], *args: Any) -> None:
+    # The stubs of asyncio and uvloop contradict each other: no signature fits both.
+    def add_reader(  # type: ignore[override]
+        self, fd: int | HasFileno, callback: Callable[..., Any], *args: Any
+    ) -> None:
         super().add_reader(self._watch(fd, select.EPOLLIN), callback, *args)
 
-    def remove_reader(self, fd: int | HasFileno) -> bool:
+    def remove_reader(self, fd: int | HasFileno) -> bool:  # type: ignore[override]
         return self._unwatch(fd, select.EPOLLIN)
 
-    def add_writer(self, fd: int | HasFileno, callback: Callable[..., Any], *args: Any) -> None:
+    def add_writer(  # type: ignore[override]
+        self, fd: int | HasFileno, callback: Callable[..., Any], *args: Any
+    ) -> None:
         super().add_reader(self._watch(fd, select.EPOLLOUT), callback, *args)
 
-    def remove_writer(self, fd: int | HasFileno) -> bool:
+    def remove_writer(self, fd: int | HasFileno) -> bool:  # type: ignore[override]
         return self._unwatch(fd, select.EPOLLOUT)
 
     def close(self) -> None:

@@ -98,27 +98,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    given = list(arguments)
     try:
-        result = root.main(arguments, prog_name="quicbus", standalone_mode=False)
+        # Not root.main(): it turns a closed pipe into exit code 1.
+        with root.make_context("quicbus", arguments) as context:
+            result = root.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.exceptions.NoArgsIsHelpError as bare:
+        click.echo(bare.format_message())
+        return 0
     except click.ClickException as error:
         return _fail(2 if isinstance(error, click.UsageError) else 1, _usage_sentence(error), _command_of(error))
     except UsageError as error:
         return _fail(2, str(error))
     except ConnectFailed as error:
-        return _fail(1, f"{error}; is a broker running there? Start one with `quicbus broker`", debug=arguments)
+        return _fail(1, f"{error}; is a broker running there? Start one with `quicbus broker`", debug=given)
     except QuicbusError as error:
-        return _fail(1, str(error), debug=arguments)
+        return _fail(1, str(error), debug=given)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _fail(1, _os_sentence(error), debug=arguments)
+        return _fail(1, _os_sentence(error), debug=given)
     except (click.Abort, KeyboardInterrupt):
         return 130
     except Interrupted as ended:
         return 128 + ended.signal
     except Exception as error:
-        remedy = "" if "--debug" in arguments else " (--debug shows where)"
-        return _fail(1, f"unexpected {type(error).__name__}: {error}{remedy}", debug=arguments)
+        remedy = "" if "--debug" in given else " (--debug shows where)"
+        return _fail(1, f"unexpected {type(error).__name__}: {error}{remedy}", debug=given)
     return result if isinstance(result, int) else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -48,7 +47,7 @@ def request(
         if as_json:
             await write_all(json.dumps(message_fields(reply), ensure_ascii=False).encode() + b"\n")
         else:
-            ends = raw or not (sys.stdout.isatty() or reply.payload[-1:] != b"\n")
-            await write_all(reply.payload + (b"" if ends else b"\n"))
+            end = b"" if raw or reply.payload.endswith(b"\n") else b"\n"
+            await write_all(reply.payload + end)
 
     run(work())

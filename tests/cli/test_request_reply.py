@@ -24,7 +24,7 @@ def responder(broker: BrokerProcess, *arguments: str) -> Launched:
 def test_fixed_reply_comes_back(shared_broker: BrokerProcess) -> None:
     with responder(shared_broker, "greeting", "hello", "--count", "1") as reply:
         asked = quicbus(shared_broker, "request", "greeting")
-        assert (asked.code, asked.stdout, asked.stderr) == (0, "hello", "")
+        assert (asked.code, asked.stdout, asked.stderr) == (0, "hello\n", "")
         assert reply.wait().code == 0
 
 
@@ -36,7 +36,8 @@ def test_echo_returns_the_payload(shared_broker: BrokerProcess) -> None:
 
 def test_command_answers_with_what_it_prints(shared_broker: BrokerProcess) -> None:
     with responder(shared_broker, "upper", "--command", "tr a-z A-Z; printf ' %s' $REQUEST_TOPIC"):
-        assert quicbus(shared_broker, "request", "upper", "quiet").stdout == "QUIET upper"
+        assert quicbus(shared_broker, "request", "upper", "quiet").stdout == "QUIET upper\n"
+        assert quicbus(shared_broker, "request", "upper", "quiet", "--raw").stdout == "QUIET upper"
 
 
 def test_command_that_fails_says_so_in_a_header(shared_broker: BrokerProcess) -> None:

@@ -49,7 +49,6 @@ def failed(tmp_path: Path, *arguments: str, **environment: str) -> Ended:
         (("reply", "a"), "quicbus reply: give one of PAYLOAD, --echo and --command CMD"),
         (("ping", "localhost"), "quicbus ping: 'localhost' is not a URL: quic://HOST:PORT"),
         (("bench", "--messages", "0"), "quicbus bench: invalid value for '--messages'"),
-        (("cert",), "quicbus cert: "),
         (("cert", "issue"), "quicbus cert issue: give one of --client NAME and --node NAME"),
         (
             ("pub", "a", "b", "--engine", "qh"),
@@ -114,4 +113,6 @@ def test_help_reads_like_a_table_of_contents(tmp_path: Path) -> None:
     sections = [line for line in shown.stdout.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert sections == ["Options:", "Begin here:", "Messages:", "Look and measure:", "Keys and certificates:"]
     assert "publish, pub" in shown.stdout
+    assert run_quicbus() == shown
+    assert run_quicbus("cert").stdout.startswith("Usage: quicbus cert [OPTIONS] COMMAND")
     assert run_quicbus("pub", "--help").stdout.startswith("Usage: quicbus pub [OPTIONS] [URL] TOPIC [PAYLOAD]")
