@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,7 +64,7 @@ def _metavar(setting: SettingDescription) -> str:
 
 
 @click.command(short_help="Run a broker.")
-@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines: ready, then stopped.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: ready, then stopped with the statistics.")
 @_setting_options
 @common_options
 def broker(as_json: bool, **options: Any) -> None:
@@ -77,8 +79,9 @@ def broker(as_json: bool, **options: Any) -> None:
 
 
 async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool) -> None:
+    node = Broker(settings)
     try:
-        async with Broker(settings) as node:
+        async with node:
             set_node(node.node_id.hex())
             _print_ready(node, as_json=as_json)
             await stop.wait()
@@ -88,7 +91,7 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(str(settings.listen)) from None
         raise
-    _print_stopped(as_json=as_json)
+    _print_stopped(node, as_json=as_json)
 
 
 def _print_ready(node: Broker, *, as_json: bool) -> None:
@@ -116,13 +119,21 @@ def _where(node: Broker) -> str:
     return url if node.data_dir == default_data_dir() else f"{url} --data-dir {shlex.quote(str(node.data_dir))}"
 
 
-def _print_stopped(*, as_json: bool) -> None:
+def _print_stopped(node: Broker, *, as_json: bool) -> None:
     if as_json:
-        _print_json(event="stopped")
+        _print_json(event="stopped", statistics=node.statistics())
     else:
         click.echo("stopped")
 
 
 def _print_json(**fields: Any) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.write(json.dumps(fields, default=_plain) + "\n")
     sys.stdout.flush()
+
+
+def _plain(value: object) -> dict[str, object]:
+    """Return records of statistics, and the read-only mappings in them, as what JSON knows."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    assert dataclasses.is_dataclass(value)
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -28,7 +28,10 @@ def test_broker_stops_gracefully_when_it_is_told_to(broker: BrokerProcess, end: 
     getattr(broker, end)()
     ended = broker.wait()
     assert ended.code == 0
-    assert json.loads(ended.stdout.splitlines()[-1]) == {"event": "stopped"}
+    stopped = json.loads(ended.stdout.splitlines()[-1])
+    assert stopped["event"] == "stopped"
+    assert set(stopped["statistics"]) == {"books", "edge", "transport"}
+    assert stopped["statistics"]["books"]["deliveries"] == 0
     assert ended.stderr == ""
 
 
