@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from quicbus.transport._packets import (
     CONNECTION_ID_SIZE,
     INITIAL_SIZE_MIN,
-    MEMORY_VERSION,
-    QUIC_VERSION_1,
     PacketType,
     make_retry,
     make_version_negotiation,
@@ -22,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quicbus.transport._packets import PacketHeader
-    from quicbus.transport.connection import Address
+    from quicbus.transport.connection import Address, Connection
+    from quicbus.transport.engine import Terminated
     from quicbus.transport.settings import EndpointSettings
 
-__all__ = ["Accept", "Admission", "Answer", "Drop", "Refusal", "Verdict", "versions_of"]
+__all__ = ["Accept", "Admission", "Answer", "Drop", "Refusal", "RefusedSession", "Verdict"]
 
 FIRST_ID_SIZE_MIN = 8
 """RFC 9000 section 7.2: of the destination id that a dialer makes up."""
@@ -61,10 +60,6 @@ class Drop:
 
 
 Verdict = Accept | Answer | Drop
-
-
-def versions_of(engine_name: str) -> tuple[int, ...]:
-    return (MEMORY_VERSION,) if engine_name == "memory" else (QUIC_VERSION_1,)
 
 
 class Admission:
@@ -136,3 +131,24 @@ class Admission:
             why = f"max_connections: {connections + 1} is over the limit of {allowed}; try again in {TRY_AGAIN_S} s"
             return Refusal(CloseCode.TOO_MANY_CONNECTIONS, why)
         return None
+
+
+class RefusedSession:
+    """The session of a connection that is refused: it waits for the handshake, says why, and closes."""
+
+    def __init__(self, connection: Connection, refusal: Refusal) -> None:
+        self._connection = connection
+        self._refusal = refusal
+
+    def negotiated(self) -> None: ...
+
+    def connected(self, channel_binding: bytes) -> None:
+        self._connection.close(self._refusal.code, self._refusal.reason)
+
+    def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None: ...
+
+    def stream_reset(self, stream_id: int, code: int) -> None: ...
+
+    def before_transmit(self) -> None: ...
+
+    def closed(self, termination: Terminated) -> None: ...

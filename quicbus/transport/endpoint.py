@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from quicbus.transport.admission import Accept, Admission, Answer, Drop, versions_of
+from quicbus.transport.admission import Accept, Admission, Answer, Drop, RefusedSession
 from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
 from quicbus.transport.endpoint_connection import EndpointConnection
@@ -27,9 +27,8 @@ from quicbus.wire.close_codes import CloseCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from quicbus.transport.admission import Refusal
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
-    from quicbus.transport.engine import Engine, EngineConfiguration, EngineConnection, Terminated
+    from quicbus.transport.engine import Engine, EngineConfiguration, EngineConnection
     from quicbus.transport.network import DatagramSocket, Network, Path
 
 __all__ = ["Endpoint", "EndpointSettings", "Listener"]
@@ -71,14 +70,16 @@ class Endpoint:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._socket: DatagramSocket | None = None
-        self._admission = Admission(settings, versions_of(engine.name), os.urandom)
+        self._admission = Admission(settings, engine.versions, os.urandom)
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         self._touched: dict[EndpointConnection, None] = {}
         self._dirty: dict[EndpointConnection, None] = {}
+        self._dialing: dict[EndpointConnection, None] = {}
         self._is_in_turn = False
+        self._writing: EndpointConnection | None = None
         self._turn: asyncio.Handle | None = None
         self._accepted = 0
         self._half_open = 0
@@ -143,6 +144,7 @@ class Endpoint:
         own = self._own_configuration(configuration, path)
         paths = PathMap(path, is_fixed=True)
         connection = self._add(self._engine.dial(own), own, paths, is_validated=True, now=now)
+        self._dialing[connection] = None
         self.counters.dialed += 1
         try:
             connection.begin(make_handler(connection), now)
@@ -209,16 +211,15 @@ class Endpoint:
         self._run_turn()
 
     def unreachable(self, peer: Any, reason: str) -> None:
-        for connection in self._table:
-            if connection.is_client and not connection.is_complete and connection.paths.active.peer == peer:
+        for connection in tuple(self._dialing):
+            if connection.paths.active.peer == peer:
                 connection.unreachable(f"{reason}: nobody listens at {_shown(connection.peer_address)}")
                 self._touch(connection)
 
     def _dispatch(self, buffer: bytes, segment_size: int, identifier: bytes | None, path: Path, now: float) -> None:
         connection = None if identifier is None else self._table.find(identifier)
         if connection is not None:
-            connection.feed(buffer, segment_size, path, now)
-            self._touched[connection] = None
+            self._feed(connection, buffer, segment_size, path, now)
         elif identifier is None:
             self.counters.drop("garbage", -(-len(buffer) // segment_size) if buffer else 1)
         elif not buffer[0] & 0x80:
@@ -226,6 +227,13 @@ class Endpoint:
         else:
             for start in range(0, len(buffer), segment_size):
                 self._on_unknown(buffer[start : start + segment_size], path, now)
+
+    def _feed(self, connection: EndpointConnection, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
+        self._touched[connection] = None
+        try:
+            connection.feed(buffer, segment_size, path, now)
+        except Exception as error:
+            self._give_up(connection, error)
 
     # --- strangers --------------------------------------------------------------------------------------------------
 
@@ -235,7 +243,7 @@ class Endpoint:
             return
         known = self._table.find(connection_id(datagram) or b"")
         if known is not None:  # Several first datagrams in one GRO buffer: the first of them was accepted just now.
-            known.feed(datagram, len(datagram), path, now)
+            self._feed(known, datagram, len(datagram), path, now)
             return
         verdict = self._admission.judge(datagram, path.address, self._accepted, self._half_open, now)
         if isinstance(verdict, Accept):
@@ -266,7 +274,9 @@ class Endpoint:
         self._accepted += 1
         self._half_open += 1
         try:
-            handler = _Refused(connection, verdict.refusal) if verdict.refusal else listener.make_handler(connection)
+            handler = (
+                RefusedSession(connection, verdict.refusal) if verdict.refusal else listener.make_handler(connection)
+            )
         except Exception:
             self.counters.handler_errors += 1
             logger.exception("! %s no session could be made", _shown(path.address))
@@ -274,8 +284,7 @@ class Endpoint:
             self._forget(connection)
             return
         connection.begin(handler, now)
-        connection.feed(datagram, len(datagram), path, now)
-        self._touched[connection] = None
+        self._feed(connection, datagram, len(datagram), path, now)
 
     # --- Owner: for connections -------------------------------------------------------------------------------------
 
@@ -283,6 +292,8 @@ class Endpoint:
         return self._loop.time()
 
     def mark_dirty(self, connection: EndpointConnection) -> None:
+        if connection is self._writing:  # It sends at the end of this turn anyway.
+            return
         self._dirty[connection] = None
         if self._turn is None and not self._is_in_turn:
             self._schedule_turn()
@@ -294,7 +305,10 @@ class Endpoint:
         self._table.retire(connection, connection_id)
 
     def handshake_ended(self, connection: EndpointConnection) -> None:
-        self._half_open -= 1
+        if connection.is_client:
+            self._dialing.pop(connection, None)
+        else:
+            self._half_open -= 1
 
     # --- the turn ---------------------------------------------------------------------------------------------------
 
@@ -309,7 +323,10 @@ class Endpoint:
         try:
             ready = self._collect(now)
             for connection in ready:
-                self._transmit(connection, now)
+                try:
+                    self._transmit(connection, now)
+                except Exception as error:
+                    self._give_up(connection, error)
         finally:
             self._is_in_turn = False
         self._arm_timer()
@@ -326,18 +343,18 @@ class Endpoint:
         self._touched = {}
         for connection in ready:
             connection.drain(now)
-        self._dirty, pending = {}, {**ready, **self._dirty}
+        pending, self._dirty = {**ready, **self._dirty}, {}
         for _ in range(MAX_ROUNDS):
             for connection in pending:
+                self._writing = connection
                 connection.before_transmit()
+            self._writing = None
             ready.update(pending)
             if not self._dirty:
                 break
-            self._dirty, pending = {}, self._dirty
-            # A session that writes in its own `before_transmit` is not asked again.
-            pending = {connection: None for connection in pending if connection not in ready}
-            if not pending:
-                break
+            pending, self._dirty = self._dirty, {}
+        else:
+            self._dirty.update(pending)
         return ready
 
     def _transmit(self, connection: EndpointConnection, now: float) -> None:
@@ -428,34 +445,20 @@ class Endpoint:
         self._table.add(connection, *quic.connection_ids)
         return connection
 
+    def _give_up(self, connection: EndpointConnection, error: Exception) -> None:
+        """A mistake of ours costs one connection, not the endpoint."""
+        logger.error("! %s the connection failed", _shown(connection.peer_address), exc_info=error)
+        connection.abandon("internal error")
+        self._forget(connection)
+
     def _forget(self, connection: EndpointConnection) -> None:
         if connection in self._table:
             self._table.remove(connection)
             self._timers.cancel(connection)
             self._dirty.pop(connection, None)
+            self._dialing.pop(connection, None)
             if not connection.is_client:
                 self._accepted -= 1
-
-
-class _Refused:
-    """The session of a connection that is refused: it waits for the handshake, says why, and closes."""
-
-    def __init__(self, connection: Connection, refusal: Refusal) -> None:
-        self._connection = connection
-        self._refusal = refusal
-
-    def negotiated(self) -> None: ...
-
-    def connected(self, channel_binding: bytes) -> None:
-        self._connection.close(self._refusal.code, self._refusal.reason)
-
-    def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None: ...
-
-    def stream_reset(self, stream_id: int, code: int) -> None: ...
-
-    def before_transmit(self) -> None: ...
-
-    def closed(self, termination: Terminated) -> None: ...
 
 
 def _shown(address: Address) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import TYPE_CHECKING, Protocol
 
-from quicbus import limits
 from quicbus.transport.connection import ConnectionStatistics
 from quicbus.transport.engine import (
     ConnectionIdIssued,
@@ -20,6 +18,7 @@ from quicbus.transport.engine import (
     cut_reason,
 )
 from quicbus.transport.path import AMPLIFICATION
+from quicbus.transport.undelivered import UndeliveredBytes
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -40,11 +39,6 @@ SILENCE_S = 1.0
 """A dialer that heard nothing for so long may have another address by now, without knowing."""
 SMALL_DATAGRAM_SIZE = 256
 MAX_PINGS_UNDER_WAY = 64
-SENT_SHARE = 16
-DELIVERED_SHARE = 8
-QUIET_BYTES_PER_S = 128
-"""What a peer sends besides stream bytes: acknowledgements (under a sixteenth of what they acknowledge), headers and
-repetitions (under an eighth of the stream bytes), PINGs. They do not pile up anywhere and are not counted."""
 
 
 class Owner(Protocol):
@@ -103,10 +97,7 @@ class EndpointConnection:
         self._key_updates = 0
         self._key_update_at = settings.key_update_packets
         self._key_update_ping: int | None = None
-        self._undelivered = 0
-        self._undelivered_allowed = limits.UNDELIVERED_BEFORE_PROOF
-        self._allowance_at = now
-        self._allowance_sent = 0
+        self._undelivered = UndeliveredBytes(now)
 
     # --- Connection: for sessions -----------------------------------------------------------------------------------
 
@@ -152,7 +143,7 @@ class EndpointConnection:
         self._owner.mark_dirty(self)
 
     def allow_undelivered(self, size: int) -> None:
-        self._undelivered_allowed = size
+        self._undelivered.allowed = size
 
     def close(self, code: int, reason: str) -> None:
         self.close_for(code, reason, "local")
@@ -169,10 +160,6 @@ class EndpointConnection:
         )
 
     # --- for the endpoint -------------------------------------------------------------------------------------------
-
-    @property
-    def is_half_open(self) -> bool:
-        return not self._is_client and self._handshake_deadline is not None
 
     @property
     def is_over(self) -> bool:
@@ -206,25 +193,21 @@ class EndpointConnection:
         try:
             while (event := next_event()) is not None:
                 if type(event) is StreamData:
-                    size = len(event.data)
-                    self._undelivered -= size + size // DELIVERED_SHARE
+                    self._undelivered.delivered(len(event.data))
                     if self._closing is None and handler is not None:
                         handler.stream_data(event.stream_id, event.data, event.ended)
                 else:
                     self._on_event(event, now, source)
-        except Exception:
-            self._handler_failed()
-        if self._undelivered > self._undelivered_allowed:
-            self._check_undelivered(now)
-        elif self._undelivered < 0:
-            self._undelivered = 0
+        except Exception as error:
+            self._handler_failed(error)
+        self._check_undelivered(now)
 
     def before_transmit(self) -> None:
         if self._handler is not None and self._closing is None:
             try:
                 self._handler.before_transmit()
-            except Exception:
-                self._handler_failed()
+            except Exception as error:
+                self._handler_failed(error)
 
     def datagrams_to_send(self, now: float) -> list[tuple[Path, list[bytes]]]:
         """Return what wants to leave now, and where to."""
@@ -300,7 +283,7 @@ class EndpointConnection:
         size = len(buffer)
         self._last_heard = now
         self._bytes_received += size
-        self._undelivered += size
+        self._undelivered.fed(size)
         if segment_size < size:
             self._datagrams_received += -(-size // segment_size)
             self._quic.receive_segments(buffer, segment_size, now)
@@ -341,21 +324,24 @@ class EndpointConnection:
 
     def _update_keys(self, now: float) -> None:
         # RFC 9001 section 6.1: not again before a packet with the present keys is acknowledged.
-        if self._key_update_ping is None and self.is_complete and self._closing is None:
+        if not self.is_complete or self._closing is not None:
+            return
+        packets = self._settings.key_update_packets
+        if self._key_update_ping is None:
             self._quic.request_key_update()
             self._key_updates += 1
             self._owner.counters.key_updates += 1
             self._key_update_ping = self._ping(now)
-            self._key_update_at = self._datagrams_sent + self._settings.key_update_packets
-            self._owner.mark_dirty(self)
+        else:  # Any later PING will do: the first one was lost, or the path is slow.
+            self._ping(now)
+            packets = packets // 16 + 1
+        self._key_update_at = self._datagrams_sent + packets
+        self._owner.mark_dirty(self)
 
     def _check_undelivered(self, now: float) -> None:
-        if self.is_complete and self._undelivered_allowed > limits.UNDELIVERED_BEFORE_PROOF:
-            acknowledged = (self._bytes_sent - self._allowance_sent) // SENT_SHARE
-            self._undelivered -= acknowledged + int((now - self._allowance_at) * QUIET_BYTES_PER_S)
-            self._allowance_sent, self._allowance_at = self._bytes_sent, now
-        if self._undelivered > self._undelivered_allowed and self._closing is None:
-            why = f"{self._undelivered} bytes of incomplete streams are over the limit of {self._undelivered_allowed}"
+        excess = self._undelivered.excess(self._bytes_sent, now)
+        if excess is not None and self._closing is None:
+            why = f"{excess} bytes of incomplete streams are over the limit of {self._undelivered.allowed}"
             logger.warning("= %s:%d %s", *self.peer_address, why)
             self.close_for(CloseCode.LIMIT_EXCEEDED, why, "undelivered")
 
@@ -384,7 +370,7 @@ class EndpointConnection:
         sent_at = self._pings.pop(uid, None)
         if sent_at is not None:
             self._rtt_s = now - sent_at
-        if uid == self._key_update_ping:
+        if self._key_update_ping is not None and uid >= self._key_update_ping:
             self._key_update_ping = None
         if source is not None and self.paths.acknowledged(uid, source):
             self._owner.counters.address_changes += 1
@@ -415,17 +401,15 @@ class EndpointConnection:
 
     def _end_handshake(self) -> None:
         if self._handshake_deadline is not None:
-            was_half_open = self.is_half_open
             self._handshake_deadline = None
-            if was_half_open:
-                self._owner.handshake_ended(self)
+            self._owner.handshake_ended(self)
 
     def _handshake_timed_out(self) -> None:
         timeout_s = self._settings.handshake_timeout_s
         why = f"the handshake with {self.peer_address[0]} port {self.peer_address[1]} took over {timeout_s:g} s"
         self.close_for(CloseCode.HANDSHAKE_TIMEOUT, why, "handshake_timeout")
 
-    def _handler_failed(self) -> None:
+    def _handler_failed(self, error: Exception) -> None:
         self._owner.counters.handler_errors += 1
-        logger.error("! %s:%d the session failed", *self.peer_address, exc_info=sys.exc_info())
+        logger.error("! %s:%d the session failed", *self.peer_address, exc_info=error)
         self.close_for(CloseCode.INTERNAL_ERROR, "internal error", "handler_error")

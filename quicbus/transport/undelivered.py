@@ -1,0 +1,51 @@
+"""How many bytes a peer makes a connection hold below its streams. Pure.
+
+Whoever leaves out the first byte of a stream has everything after it kept, and no event tells of it. So the bytes of
+datagrams fed in are counted up and the stream bytes that come out are counted down.
+"""
+
+from __future__ import annotations
+
+from quicbus import limits
+
+__all__ = ["UndeliveredBytes"]
+
+DELIVERED_SHARE = 8
+SENT_SHARE = 16
+QUIET_BYTES_PER_S = 128
+"""What a peer sends besides stream bytes: headers and repetitions (under an eighth of the stream bytes),
+acknowledgements (under a sixteenth of what they acknowledge), PINGs. It piles up nowhere, and without this allowance a
+subscriber that receives gigabytes would be closed for its acknowledgements."""
+
+
+class UndeliveredBytes:
+    """The count of one connection, and its bound. `fed` and `delivered` are on the hot path."""
+
+    __slots__ = ("_acknowledged_at", "_acknowledged_sent", "_count", "allowed")
+
+    def __init__(self, now: float) -> None:
+        self.allowed = limits.UNDELIVERED_BEFORE_PROOF
+        self._count = 0
+        self._acknowledged_at = now
+        self._acknowledged_sent = 0
+
+    def fed(self, size: int) -> None:
+        self._count += size
+
+    def delivered(self, size: int) -> None:
+        count = self._count - size - size // DELIVERED_SHARE
+        self._count = max(count, 0)
+
+    def excess(self, bytes_sent: int, now: float) -> int | None:
+        """Return the count when it is over the bound. `bytes_sent` counts all that this side ever sent.
+
+        Up to the bound for strangers nothing but stream bytes counts as delivered.
+        """
+        if self._count <= self.allowed:
+            return None
+        if self.allowed > limits.UNDELIVERED_BEFORE_PROOF:
+            acknowledgements = (bytes_sent - self._acknowledged_sent) // SENT_SHARE
+            quiet = int((now - self._acknowledged_at) * QUIET_BYTES_PER_S)
+            self._count = max(self._count - acknowledgements - quiet, 0)
+            self._acknowledged_sent, self._acknowledged_at = bytes_sent, now
+        return self._count if self._count > self.allowed else None

@@ -1,0 +1,289 @@
+"""The turn of the endpoint, step by step with an engine that only records: who is called when, and what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+
+from quicbus.exceptions import LimitExceeded
+from quicbus.transport._packets import MEMORY_VERSION
+from quicbus.transport.endpoint import Endpoint
+from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
+from quicbus.transport.memory_network import MemoryNetwork
+from quicbus.transport.network import Path
+from tests.transport.pump import dialing
+from tests.transport.recorder import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from quicbus.transport.connection import Connection
+
+PEER = ("10.0.0.9", 9)
+PATH = Path(PEER, PEER)
+
+
+class FakeConnection:
+    """An `EngineConnection` that does what the test says."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        FakeConnection.made += 1
+        self.identifier = FakeConnection.made.to_bytes(8, "big")
+        self.events: deque[EngineEvent] = deque()
+        self.fed: list[bytes] = []
+        self.segments: list[tuple[bytes, int]] = []
+        self.out: list[bytes] = []
+        self.transmits = 0
+        self.when: float | None = None
+        self.failure: Exception | None = None
+        self.closed: tuple[int, str] | None = None
+
+    @property
+    def connection_ids(self) -> tuple[bytes, ...]:
+        return (self.identifier,)
+
+    def connect(self, now: float) -> None: ...
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.fed.append(datagram)
+
+    def receive_segments(self, buffer: bytes, segment_size: int, now: float) -> None:
+        self.segments.append((buffer, segment_size))
+
+    def datagrams_to_send(self, now: float) -> list[bytes]:
+        self.transmits += 1
+        if self.closed is not None:
+            self.events.append(Terminated(*self.closed, is_application=True, is_local=True))
+            self.when = 0.0
+        out, self.out = self.out, []
+        return out
+
+    def next_event(self) -> EngineEvent | None:
+        event = self.events.popleft() if self.events else None
+        if isinstance(event, Terminated):
+            self.when, self.closed = None, None
+        return event
+
+    def timer(self) -> float | None:
+        return self.when
+
+    def handle_timer(self, now: float) -> None:
+        self.when = None
+
+    def open_stream(self) -> int:
+        raise LimitExceeded("streams", 1, 0)
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        self.out.append(data)
+
+    def reset_stream(self, stream_id: int, code: int) -> None: ...
+    def stop_stream(self, stream_id: int, code: int) -> None: ...
+    def ping(self, uid: int) -> None: ...
+    def request_key_update(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def datagram(self, payload: bytes = b"") -> bytes:
+        return b"\x40" + self.identifier + payload
+
+
+class FakeEngine:
+    name = "memory"
+    versions = (MEMORY_VERSION,)
+
+    def __init__(self) -> None:
+        self.dialed: list[FakeConnection] = []
+
+    def dial(self, configuration: EngineConfiguration) -> FakeConnection:
+        self.dialed.append(FakeConnection())
+        return self.dialed[-1]
+
+    def accept(self, configuration: EngineConfiguration, original: bytes, retry: bytes | None) -> FakeConnection:
+        raise AssertionError("nobody dials here")
+
+
+class Session(Recorder):
+    """Writes to another connection when it is told to."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.writes = 0
+        self.on_write: Callable[[], object] | None = None
+        self.on_data: Callable[[], object] | None = None
+
+    def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None:
+        super().stream_data(stream_id, data, ended)
+        if self.on_data is not None:
+            self.on_data()
+
+    def before_transmit(self) -> None:
+        self.writes += 1
+        if self.on_write is not None:
+            self.on_write()
+
+
+class Bench:
+    """An endpoint with some connections whose handshake is complete."""
+
+    def __init__(self, endpoint: Endpoint, engine: FakeEngine) -> None:
+        self.endpoint = endpoint
+        self.engine = engine
+        self.sessions: list[Session] = []
+
+    async def dial(self, count: int) -> list[tuple[FakeConnection, Session]]:
+        def make(connection: Connection) -> Session:
+            self.sessions.append(Session(connection))
+            return self.sessions[-1]
+
+        for _ in range(count):
+            self.endpoint.dial(PEER, dialing(), make)
+        pairs = list(zip(self.engine.dialed, self.sessions, strict=True))
+        for quic, _ in pairs:
+            quic.events.append(HandshakeCompleted(bytes(32)))
+            self.feed(quic)
+        self.endpoint.turn_ended()
+        await asyncio.sleep(0)
+        for quic, session in pairs:
+            quic.transmits = session.writes = 0
+            quic.fed.clear()
+        return pairs
+
+    def feed(self, quic: FakeConnection, payload: bytes = b"") -> None:
+        datagram = quic.datagram(payload)
+        self.endpoint.received(datagram, len(datagram), PATH)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    engine = FakeEngine()
+    endpoint = await Endpoint.open(bind=None, engine=engine, network=MemoryNetwork())
+    yield Bench(endpoint, engine)
+    await endpoint.close()
+
+
+async def test_a_connection_transmits_once_in_a_turn_however_much_came(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    for _ in range(10):
+        bench.feed(quic)
+        quic.events.append(StreamData(3, b"x", ended=False))
+    assert session.received == {}, "nothing is drained before all was fed"
+    bench.endpoint.turn_ended()
+    assert len(quic.fed) == 10
+    assert session.all_received == b"x" * 10
+    assert (session.writes, quic.transmits) == (1, 1)
+
+
+async def test_a_connection_that_heard_nothing_is_left_alone(bench: Bench) -> None:
+    (one, _), (other, idle) = await bench.dial(2)
+    bench.feed(one)
+    bench.endpoint.turn_ended()
+    assert (one.transmits, other.transmits, idle.writes) == (1, 0, 0)
+
+
+async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Bench) -> None:
+    (one, first), (other, second) = await bench.dial(2)
+    first.on_data = second.connection.transmit_soon
+    one.events.append(StreamData(3, b"x", ended=False))
+    bench.feed(one)
+    bench.endpoint.turn_ended()
+    assert (second.writes, other.transmits) == (1, 1)
+
+
+async def test_a_session_that_wrote_already_is_asked_again_when_another_gives_it_more(bench: Bench) -> None:
+    (one, first), (other, second) = await bench.dial(2)
+    second.on_write = first.connection.transmit_soon
+    for quic in (one, other):
+        bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert (first.writes, second.writes) == (2, 1)
+    assert (one.transmits, other.transmits) == (1, 1)
+
+
+async def test_a_session_that_sends_while_it_is_asked_is_not_asked_again(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    session.on_write = lambda: session.connection.send(2, b"x")
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert (session.writes, quic.transmits) == (1, 1)
+
+
+async def test_sessions_that_stir_each_other_for_ever_leave_the_loop_its_turn(bench: Bench) -> None:
+    (one, first), (_, second) = await bench.dial(2)
+    first.on_write = second.connection.transmit_soon
+    second.on_write = first.connection.transmit_soon
+    bench.feed(one)
+    bench.endpoint.turn_ended()
+    assert first.writes + second.writes < 10
+    written = first.writes
+    await asyncio.sleep(0)
+    assert first.writes > written, "the rest has turns of its own"
+    first.on_write = None
+
+
+async def test_what_is_sent_outside_a_turn_leaves_together_in_the_next(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    for _ in range(5):
+        session.connection.send(2, b"x")
+    assert quic.transmits == 0
+    await asyncio.sleep(0)
+    assert (session.writes, quic.transmits) == (1, 1)
+
+
+async def test_a_buffer_of_one_id_is_handed_over_whole(bench: Bench) -> None:
+    [(quic, _)] = await bench.dial(1)
+    buffer = quic.datagram(b"12345") * 4 + quic.datagram()
+    bench.endpoint.received(buffer, 14, PATH)
+    assert quic.segments == [(buffer, 14)]
+
+
+async def test_a_buffer_of_two_ids_is_cut(bench: Bench) -> None:
+    (one, _), (other, _) = await bench.dial(2)
+    buffer = one.datagram(b"1") * 2 + other.datagram(b"2") + one.datagram(b"3")
+    bench.endpoint.received(buffer, 10, PATH)
+    assert one.segments == [(one.datagram(b"1") * 2, 10)]
+    assert other.fed == [other.datagram(b"2")]
+    assert one.fed == [one.datagram(b"3")]
+
+
+async def test_an_engine_that_raises_costs_its_connection_only(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    (one, first), (other, second) = await bench.dial(2)
+    one.failure = ZeroDivisionError("a mistake")
+    for quic in (one, other):
+        bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert (await first.wait_closed()).reason == "internal error"
+    assert second.termination is None
+    assert len(other.fed) == 1
+    assert bench.endpoint.statistics().connections == 1
+    assert "a mistake" in caplog.text
+
+
+async def test_after_closing_a_session_hears_nothing_but_the_end(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    session.on_data = lambda: session.connection.close(0, "enough")
+    quic.events.extend([StreamData(3, b"one", ended=False), StreamData(3, b"two", ended=False)])
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert session.all_received == b"one"
+    assert session.termination == Terminated(0, "enough", is_application=True, is_local=True)
+    assert session.calls == ["connected", "closed"]
+
+
+async def test_a_timer_that_stays_due_does_not_keep_the_loop(bench: Bench) -> None:
+    [(quic, _)] = await bench.dial(1)
+    quic.handle_timer = lambda now: None  # type: ignore[method-assign]
+    quic.when = asyncio.get_running_loop().time() + 0.001
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    quic.transmits = 0
+    await asyncio.sleep(0.02)
+    assert quic.transmits <= 25
+    quic.when = None
