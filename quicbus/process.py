@@ -35,11 +35,7 @@ def loop_factory() -> Callable[[], AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         return None
-    if sys.platform != "linux":
-        return uvloop.new_event_loop
-    from quicbus._uvloop_linux import Loop
-
-    return Loop
+    return uvloop.new_event_loop
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

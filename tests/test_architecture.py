@@ -37,7 +37,7 @@ ALLOWED = {
     "quicbus.setting_docs": SETTINGS,
     "quicbus.settings": SETTINGS,
     "quicbus.logs": SETTINGS,
-    "quicbus.process": FOUNDATION | {"quicbus._uvloop_linux"},
+    "quicbus.process": FOUNDATION,
     "quicbus.commands": SETTINGS | {"quicbus.logs"},
     "quicbus.topics": FOUNDATION | {"quicbus.trie"},
     "quicbus.trie": FOUNDATION | {"quicbus.topics"},

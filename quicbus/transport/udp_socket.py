@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
 import struct
 import sys
@@ -151,7 +152,11 @@ class UdpSocket:
         self._all_sent = asyncio.Event()
         self._set_options(offload)
         self._can_segment = offload and _try_option(udp, SOL_UDP, UDP_SEGMENT, 0)
-        self._loop.add_reader(udp.fileno(), self._on_readable)
+        # libuv, and with it uvloop, ends its watch of a socket at the first POLLERR (`uv__poll_io`), which with IP_RECVERR
+        # every crashed peer causes. Behind an epoll of its own an error shows as readiness, as with asyncio's own loop.
+        self._readable = _watch(udp, select.EPOLLIN)
+        self._writable = _watch(udp, select.EPOLLOUT)
+        self._loop.add_reader(self._readable.fileno(), self._on_readable)
 
     def _set_options(self, offload: bool) -> None:
         options = [(socket.IPPROTO_IP, IP_RECVERR, 1), (socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)]
@@ -214,8 +219,9 @@ class UdpSocket:
     def close(self) -> None:
         if self._socket.fileno() < 0:
             return
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
+        for watch in (self._readable, self._writable):
+            self._loop.remove_reader(watch.fileno())
+            watch.close()
         self._socket.close()
         self._unsent.clear()
         self._unsent_size = 0
@@ -261,7 +267,7 @@ class UdpSocket:
 
     def _keep(self, path: Path, group: list[bytes]) -> None:
         if not self._unsent:
-            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+            self._loop.add_reader(self._writable.fileno(), self._on_writable)
         size = sum(map(len, group))
         self._unsent.append((path, group, size))
         self._unsent_size += size
@@ -280,7 +286,7 @@ class UdpSocket:
             self._unsent.popleft()
             self._unsent_size -= size
         if not self._unsent:
-            self._loop.remove_writer(self._socket.fileno())
+            self._loop.remove_reader(self._writable.fileno())
             self._all_sent.set()
 
     # --- receiving --------------------------------------------------------------------------------------------------
@@ -331,6 +337,12 @@ class UdpSocket:
         local = None if received_at is None else _leave_from(received_at)
         path = self._paths[sockaddr, received_at] = Path(plain_address(sockaddr), sockaddr, local)
         return path
+
+
+def _watch(udp: socket.socket, event: int) -> select.epoll:
+    watch = select.epoll()
+    watch.register(udp, event)
+    return watch
 
 
 def _leave_from(received_at: bytes) -> tuple[int, int, bytes]:
