@@ -44,11 +44,13 @@ class Leg:
         "dropped_total",
         "id",
         "inbox",
+        "largest_message",
         "reported",
         "reported_size",
+        "reports_all",
     )
 
-    def __init__(self, id: int, inbox: Inbox) -> None:
+    def __init__(self, id: int, inbox: Inbox, largest_message: int = 0) -> None:
         self.id = id
         self.inbox = inbox
         self.confirmed = False
@@ -60,6 +62,10 @@ class Leg:
         self.dropped: dict[str, int] = {}
         self.dropped_total = 0
         self.closed: SubscriptionClosed | None = None
+        self.largest_message = largest_message
+        """Bytes of the largest message, headers included, that the broker may want to send."""
+        self.reports_all = False
+        """The broker goes away: it waits to hear that what it sent was consumed, however little that is."""
 
     @property
     def is_finished(self) -> bool:
@@ -165,13 +171,19 @@ class Inbox:
         return self._consume(leg, body)
 
     def is_credit_due(self) -> bool:
-        """True when at least a quarter of the window was consumed since the last report."""
+        """True when a quarter of the window was consumed since the last report, or the broker waits for less.
+
+        It waits where what was not reported leaves no room for the largest message (docs/protocol.md, "Credit").
+        """
         leg = self.leg
         if leg is None or leg.closed is not None:
             return False
+        messages = leg.consumed - leg.reported
+        size = leg.consumed_size - leg.reported_size
         return (
-            leg.consumed - leg.reported >= max(1, self.window_messages // 4)
-            or leg.consumed_size - leg.reported_size >= self.window_size // 4
+            messages >= max(1, self.window_messages // 4)
+            or size >= self.window_size // 4
+            or (messages > 0 and (leg.reports_all or size + leg.largest_message > self.window_size))
         )
 
     def close(self) -> int:

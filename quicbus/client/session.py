@@ -34,6 +34,7 @@ AGENT = "quicbus-python/0.1"
 KIND_CLIENT = "client"
 _DELIVERY_OVERHEAD = 512 * 1024
 """Envelope, publisher and the table of subscriptions (12 bytes each, at most `limits.MAX_SUBSCRIPTIONS`)."""
+_HEADERS_SIZE_FIELD = 2
 assert limits.MAX_SUBSCRIPTIONS * 12 + 64 * 1024 + 64 <= _DELIVERY_OVERHEAD
 
 
@@ -176,7 +177,9 @@ class Session:
         max_pending_size: int,
     ) -> Leg:
         self._last_leg += 1
-        leg = Leg(self._last_leg, inbox)
+        assert self.welcome is not None, "subscribe() follows accepted()"
+        edge = self.welcome.limits
+        leg = Leg(self._last_leg, inbox, edge.max_message_size + edge.max_headers_size + _HEADERS_SIZE_FIELD)
         inbox.begin(leg)
         self._legs[leg.id] = (leg, owner)
         self._allow(inbox.window_size)
@@ -220,6 +223,9 @@ class Session:
     def drain(self) -> None:
         """Answer the broker's GoAway: at the end of this turn send what may still be sent, and nothing after it."""
         self._is_draining = True
+        for leg, _ in self._legs.values():
+            leg.reports_all = True
+            self.report_credit(leg)
         self.connection.transmit_soon()
 
     def detach(self) -> None:
@@ -413,6 +419,7 @@ class Session:
         if self.acceptance is not None:
             raise ProtocolViolation("a second Accepted")
         self.acceptance = frame
+        self._allow(0)
         self._owner.accepted(self)
 
     def _on_subscribed(self, frame: frames.Subscribed) -> None:

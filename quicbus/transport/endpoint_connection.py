@@ -339,7 +339,7 @@ class EndpointConnection:
         self._owner.mark_dirty(self)
 
     def _check_undelivered(self, now: float) -> None:
-        excess = self._undelivered.excess(self._bytes_sent, now)
+        excess = self._undelivered.excess(self._bytes_sent, self._datagrams_received, now)
         if excess is not None and self._closing is None:
             why = f"{excess} bytes of incomplete streams are over the limit of {self._undelivered.allowed}"
             logger.warning("= %s:%d %s", *self.peer_address, why)

@@ -13,21 +13,24 @@ __all__ = ["UndeliveredBytes"]
 DELIVERED_SHARE = 8
 SENT_SHARE = 16
 QUIET_BYTES_PER_S = 128
+DATAGRAM_OVERHEAD = 80
 """What a peer sends besides stream bytes: headers and repetitions (under an eighth of the stream bytes),
-acknowledgements (under a sixteenth of what they acknowledge), PINGs. It piles up nowhere, and without this allowance a
-subscriber that receives gigabytes would be closed for its acknowledgements."""
+acknowledgements (under a sixteenth of what they acknowledge, and in every datagram, however small: header, tag and ACK
+frame), PINGs. It piles up nowhere, and without this allowance a subscriber that receives gigabytes, or a publisher of
+single small messages, would be closed for acknowledgements and headers."""
 
 
 class UndeliveredBytes:
     """The count of one connection, and its bound. `fed` and `delivered` are on the hot path."""
 
-    __slots__ = ("_acknowledged_at", "_acknowledged_sent", "_count", "allowed")
+    __slots__ = ("_acknowledged_at", "_acknowledged_sent", "_count", "_datagrams", "allowed")
 
     def __init__(self, now: float) -> None:
         self.allowed = limits.UNDELIVERED_BEFORE_PROOF
         self._count = 0
         self._acknowledged_at = now
         self._acknowledged_sent = 0
+        self._datagrams = 0
 
     def fed(self, size: int) -> None:
         self._count += size
@@ -36,8 +39,8 @@ class UndeliveredBytes:
         count = self._count - size - size // DELIVERED_SHARE
         self._count = max(count, 0)
 
-    def excess(self, bytes_sent: int, now: float) -> int | None:
-        """Return the count when it is over the bound. `bytes_sent` counts all that this side ever sent.
+    def excess(self, bytes_sent: int, datagrams_received: int, now: float) -> int | None:
+        """Return the count when it is over the bound. `bytes_sent` and `datagrams_received` count from the beginning.
 
         Up to the bound for strangers nothing but stream bytes counts as delivered.
         """
@@ -46,6 +49,8 @@ class UndeliveredBytes:
         if self.allowed > limits.UNDELIVERED_BEFORE_PROOF:
             acknowledgements = (bytes_sent - self._acknowledged_sent) // SENT_SHARE
             quiet = int((now - self._acknowledged_at) * QUIET_BYTES_PER_S)
-            self._count = max(self._count - acknowledgements - quiet, 0)
+            overhead = (datagrams_received - self._datagrams) * DATAGRAM_OVERHEAD
+            self._count = max(self._count - acknowledgements - quiet - overhead, 0)
             self._acknowledged_sent, self._acknowledged_at = bytes_sent, now
+            self._datagrams = datagrams_received
         return self._count if self._count > self.allowed else None

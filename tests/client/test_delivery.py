@@ -82,6 +82,26 @@ def test_credit_is_due_after_a_quarter_of_the_window_in_messages_or_bytes() -> N
     assert inbox.is_credit_due()
 
 
+def test_credit_is_due_when_the_largest_message_would_not_fit_beside_what_was_not_reported() -> None:
+    inbox, leg = begun(window=1000, window_size=65_536)
+    leg.largest_message = 60_000
+    inbox.take(leg, arrival(bytes(5_000)))
+    read(inbox)
+    assert not inbox.is_credit_due()
+    inbox.take(leg, arrival(bytes(1_000)))
+    read(inbox)
+    assert inbox.is_credit_due()
+
+
+def test_to_a_broker_that_goes_away_everything_consumed_is_reported() -> None:
+    inbox, leg = begun(window=1000)
+    leg.reports_all = True
+    assert not inbox.is_credit_due()
+    inbox.take(leg, arrival(b"1"))
+    read(inbox)
+    assert inbox.is_credit_due()
+
+
 def test_the_smallest_window_returns_credit_for_each_message() -> None:
     inbox, leg = begun(window=1)
     inbox.take(leg, arrival(b"1"))
