@@ -193,6 +193,10 @@ class Link:
         self._faults = faults
         self._directions = directions
 
+    def reversed(self) -> Link:
+        """Return what goes the other way."""
+        return Link(self._faults, [(destination, source) for source, destination in self._directions])
+
     @contextmanager
     def dropping(self, matches: Callable[[bytes], bool] | None = None, *, count: int | None = None) -> Iterator[None]:
         """Drop all datagrams, or those that `matches` picks, or the next `count` of them."""
