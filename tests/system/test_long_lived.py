@@ -15,11 +15,10 @@ MESSAGES = 3_000
 
 
 async def test_thousands_of_single_messages_go_over_one_connection(broker: BrokerProcess, engine: str) -> None:
-    options = {"credentials": broker.credential_path, "engine": engine}
     async with (
         asyncio.timeout(100),
-        quicbus.connect(broker.url, **options) as reader,
-        quicbus.connect(broker.url, **options) as writer,
+        quicbus.connect(broker.url, credentials=broker.credential_path, engine=engine) as reader,
+        quicbus.connect(broker.url, credentials=broker.credential_path, engine=engine) as writer,
         reader.subscribe("long/lived") as messages,
     ):
         for number in range(MESSAGES):
