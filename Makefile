@@ -11,14 +11,18 @@ SECONDS ?= 15
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.fast: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast]'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.fast
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,dev]'
 	@touch $@
 
 setup: $(VENV)/.installed ## make .venv with everything in it
 
-demo: setup ## a broker, a publisher of this machine's counters, live subscribers
+demo: $(VENV)/.fast ## a broker, a publisher of this machine's counters, live subscribers
 	@$(BIN)/quicbus demo --seconds $(SECONDS)
 
 test: lint types tests ## format, lint, types and all tests: what CI runs
@@ -38,6 +42,7 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: setup ## throughput beside NATS over TLS where nats-server is installed, then the parts
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nats-py>=2.9' || true
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
 

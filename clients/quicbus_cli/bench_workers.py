@@ -24,7 +24,17 @@ import quicbus
 from quicbus.process import run
 from quicbus_cli.streams import read_lines
 
-__all__ = ["Plan", "count_load", "measure_paced", "percentile", "publish_load", "publish_paced", "report"]
+__all__ = [
+    "Plan",
+    "Tally",
+    "count_load",
+    "follow",
+    "measure_paced",
+    "percentile",
+    "publish_load",
+    "publish_paced",
+    "report",
+]
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 
@@ -130,21 +140,42 @@ async def _next_payload(paced: Any) -> bytes:
 
 async def count_load(load: AsyncIterable[Any], plan: Plan) -> None:
     """Count what `load` gives until it is all there or stalls, report progress on the way and the result."""
-    received = first = last = 0
+    tally = Tally(plan.messages)
 
     async def count() -> None:
-        nonlocal received, first
         async for _ in load:
-            if not received:
-                first = time.monotonic_ns()
-            received += 1
-            if received == plan.messages:
+            tally.take()
+            if tally.is_complete:
                 break
 
-    counting = asyncio.create_task(count())
-    before, unchanged = 0, 0
+    await follow(tally, asyncio.create_task(count()), plan)
+
+
+class Tally:
+    """Messages received, and when the first one was."""
+
+    __slots__ = ("first", "received", "wanted")
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.received = self.first = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self.received >= self.wanted
+
+    def take(self) -> None:
+        if not self.received:
+            self.first = time.monotonic_ns()
+        self.received += 1
+
+
+async def follow(tally: Tally, counting: asyncio.Task[Any], plan: Plan) -> None:
+    """Report the progress of `tally` until `counting` ends or nothing comes any more, then the result."""
+    before = last = unchanged = 0
     while not counting.done() and unchanged * PROGRESS_S < STALL_S:
         await asyncio.wait([counting], timeout=PROGRESS_S)
+        received = tally.received
         last = time.monotonic_ns() if received != before else last
         unchanged = unchanged + 1 if received and received == before else 0
         before = received
@@ -152,7 +183,7 @@ async def count_load(load: AsyncIterable[Any], plan: Plan) -> None:
     if counting.done():
         counting.result()
     counting.cancel()
-    report(event="received", messages=received, size=received * plan.size, first=first, last=last)
+    report(event="received", messages=tally.received, size=tally.received * plan.size, first=tally.first, last=last)
 
 
 async def measure_paced(next_payload: Callable[[], Awaitable[bytes]], plan: Plan) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quicbus import Connected, Disconnected, Gap
 from quicbus.process import Interrupted, run
 from quicbus.topics import parse_filter
 from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls
@@ -91,7 +92,11 @@ def subscribe(
             printer = _Printer(
                 _formatter(as_json=as_json, raw=raw, end=b"" if no_newline else b"\n", headers=headers), count
             )
-            await _print_all(bus, filters, subscribing, printer, note, timeout)
+            telling = asyncio.create_task(_tell_events(bus, note), name="sub-events")
+            try:
+                await _print_all(bus, filters, subscribing, printer, note, timeout)
+            finally:
+                telling.cancel()
         return printer.code
 
     try:
@@ -169,3 +174,15 @@ async def _print_one(
             if subscription.dropped:
                 remedy = "--max-pending N or --overflow block keep more"
                 note(f"{filter}: {subscription.dropped} messages were dropped; {remedy}")
+
+
+async def _tell_events(bus: Any, note: Callable[[str], None]) -> None:
+    """Tell people that messages may be missing, and when they come again."""
+    async for event in bus.events():
+        match event:
+            case Disconnected(reason=reason):
+                note(f"connection lost ({reason}); connecting again")
+            case Connected(url=url, reconnects=reconnects) if reconnects:
+                note(f"connected again to {url}")
+            case Gap(filter=filter, duration_s=duration_s):
+                note(f"{filter}: what was published within {duration_s:.1f} s is missing")

@@ -146,3 +146,16 @@ def test_too_large_message_is_refused_by_size(shared_broker: BrokerProcess) -> N
     assert ended.code == 1
     assert ended.stderr.startswith("quicbus: the payload has 1048577 bytes, the broker takes at most 1048576")
     assert ended.stderr.count("\n") == 1
+
+
+def test_subscriber_outlives_its_broker_and_tells_of_the_gap(engine: str, tmp_path: Path) -> None:
+    with BrokerProcess(data_dir=tmp_path / "data", engine=engine) as first, subscriber(first, "gap", "--raw") as sub:
+        first.kill()
+        first.wait()
+        sub.wait_line("connection lost", stream="stderr")
+        with BrokerProcess(data_dir=first.data_dir, engine=engine, listen=first.address) as second:
+            sub.wait_line("is missing", stream="stderr")
+            assert quicbus(second, "pub", "gap", "after").code == 0
+            sub.wait_line("after")
+        sub.interrupt()
+        assert sub.wait().code == 0
