@@ -272,7 +272,7 @@ class PublishRefused(QuicbusError):
         self.detail = detail
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{count} × {reason}" for reason, count in sorted(self.refused.items()))
+        counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.refused.items()))
         detail = f": {self.detail}" if self.detail else ""
         return f"the broker refused {counts}{detail}"
 

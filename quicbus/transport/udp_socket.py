@@ -152,8 +152,8 @@ class UdpSocket:
         self._all_sent = asyncio.Event()
         self._set_options(offload)
         self._can_segment = offload and _try_option(udp, SOL_UDP, UDP_SEGMENT, 0)
-        # libuv, and with it uvloop, ends its watch of a socket at the first POLLERR (`uv__poll_io`), which every crashed
-        # peer causes with IP_RECVERR. Behind an epoll of its own an error shows as readiness, as with asyncio's loop.
+        # libuv, and with it uvloop, ends its watch of a socket at the first POLLERR (`uv__poll_io`): every crashed peer
+        # causes one with IP_RECVERR. Behind an epoll of its own an error shows as readiness, as with asyncio's loop.
         self._readable = _watch(udp, select.EPOLLIN)
         self._writable = _watch(udp, select.EPOLLOUT)
         self._loop.add_reader(self._readable.fileno(), self._on_readable)
