@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points, version
@@ -103,36 +104,47 @@ def _run(arguments: list[str]) -> int:
         # Not root.main(): it turns a closed pipe into exit code 1.
         with root.make_context("quicbus", arguments) as context:
             result = root.invoke(context)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.exceptions.NoArgsIsHelpError as bare:
-        click.echo(bare.format_message())
-        return 0
-    except click.ClickException as error:
-        return _fail(2 if isinstance(error, click.UsageError) else 1, _usage_sentence(error), _command_of(error))
-    except UsageError as error:
-        return _fail(2, str(error))
-    except ConnectFailed as error:
-        return _fail(1, f"{error}; is a broker running there? Start one with `quicbus broker`", debug=given)
-    except QuicbusError as error:
-        return _fail(1, str(error), debug=given)
+    except (click.exceptions.Exit, Interrupted) as ended:
+        return ended.exit_code if isinstance(ended, click.exceptions.Exit) else 128 + ended.signal
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         raise
-    except OSError as error:
-        return _fail(1, _os_sentence(error), debug=given)
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except Interrupted as ended:
-        return 128 + ended.signal
     except Exception as error:
-        remedy = "" if "--debug" in given else " (--debug shows where)"
-        return _fail(1, f"unexpected {type(error).__name__}: {error}{remedy}", debug=given)
+        if "--debug" in given:
+            traceback.print_exc()
+        return _explain(_first(error), is_debug="--debug" in given)
     return result if isinstance(result, int) else 0
 
 
-def _fail(code: int, sentence: str, command: str = "quicbus", debug: Sequence[str] = ()) -> int:
-    if "--debug" in debug:
-        traceback.print_exc()
+def _first(error: Exception) -> Exception:
+    """Return what a group of exceptions is about."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _explain(error: Exception, *, is_debug: bool) -> int:
+    """Say what went wrong in one line, and return the exit code."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message())
+            return 0
+        case click.ClickException():
+            return _fail(2 if isinstance(error, click.UsageError) else 1, _usage_sentence(error), _command_of(error))
+        case UsageError():
+            return _fail(2, str(error))
+        case ConnectFailed():
+            return _fail(1, f"{error}; is a broker running there? Start one with `quicbus broker`")
+        case QuicbusError():
+            return _fail(1, str(error))
+        case OSError():
+            return _fail(1, _os_sentence(error))
+    remedy = "" if is_debug else " (--debug shows where)"
+    return _fail(1, f"unexpected {type(error).__name__}: {error}{remedy}")
+
+
+def _fail(code: int, sentence: str, command: str = "quicbus") -> int:
     click.echo(f"{command}: {' '.join(sentence.split())}", err=True)
     return code
 

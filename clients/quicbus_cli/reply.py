@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -110,20 +113,38 @@ def _answer(payload: str | None, command: str | None) -> Answer:
 
     async def from_command(message: Message) -> tuple[bytes, dict[str, str]]:
         assert command is not None
-        process = await asyncio.create_subprocess_shell(
-            command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "REQUEST_TOPIC": message.topic},
-        )
-        try:
-            printed, _ = await process.communicate(message.payload)
-        except asyncio.CancelledError:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            raise
-        headers = {"error": f"the command ended with code {process.returncode}"} if process.returncode else {}
-        return printed, headers
+        printed, code = await _run_command(command, message)
+        return printed, {"error": f"the command ended with code {code}"} if code else {}
 
     return from_command if command is not None else fixed
+
+
+async def _run_command(command: str, message: Message) -> tuple[bytes, int]:
+    """Return what a shell command prints and its exit code. Cancelled, it ends the command and all it started."""
+    # Not a pipe: a command that ends without reading its stdin breaks one in ways that differ between event loops.
+    with tempfile.TemporaryFile() as request:
+        request.write(message.payload)
+        request.seek(0)
+        process = await asyncio.create_subprocess_shell(
+            command,
+            stdin=request,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "REQUEST_TOPIC": message.topic},
+            start_new_session=True,
+        )
+    try:
+        printed, _ = await process.communicate()
+    except asyncio.CancelledError:
+        _end(process)
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return printed, process.returncode
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)

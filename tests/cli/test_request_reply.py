@@ -46,15 +46,24 @@ def test_command_that_fails_says_so_in_a_header(shared_broker: BrokerProcess) ->
         assert json.loads(asked.stdout)["headers"] == {"error": "the command ended with code 3"}
 
 
+def test_responder_outlives_commands_that_do_not_read_the_request(shared_broker: BrokerProcess) -> None:
+    with responder(shared_broker, "unread", "--command", "exit 1"):
+        for _ in range(5):
+            assert quicbus(shared_broker, "request", "unread", "-", stdin="x" * 200_000).code == 0
+
+
 def test_nobody_to_answer_fails_at_once(shared_broker: BrokerProcess) -> None:
     asked = quicbus(shared_broker, "request", "nobody", "--timeout", "60")
     assert (asked.code, asked.stderr) == (1, "quicbus: nobody subscribes to 'nobody'\n")
 
 
 def test_silent_subscriber_is_a_time_out(shared_broker: BrokerProcess) -> None:
-    with responder(shared_broker, "slow", "--command", "sleep 30"):
+    with responder(shared_broker, "slow", "--command", "sleep 600; true") as reply:
         asked = quicbus(shared_broker, "request", "slow", "--timeout", "0.3")
         assert (asked.code, asked.stderr) == (1, "quicbus: no reply from 'slow' within 0.3 s\n")
+        # What the command started ends with it: otherwise it would hold the pipes open.
+        reply.interrupt()
+        assert reply.wait().code == 0
 
 
 def test_responder_ends_with_0_at_ctrl_c(shared_broker: BrokerProcess) -> None:
