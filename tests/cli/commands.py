@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from quicbus.testing.launcher import BrokerProcess, Ended, Launched, quicbus_command, run_quicbus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["quicbus", "start", "subscriber"]
@@ -19,15 +20,17 @@ def quicbus(broker: BrokerProcess, *arguments: str, stdin: str | bytes = b"", cw
     )
 
 
-def start(broker: BrokerProcess, *arguments: str, stdin: bool = False) -> Launched:
+def start(
+    broker: BrokerProcess, *arguments: str, stdin: bool = False, environment: Mapping[str, str] | None = None
+) -> Launched:
     """Start a command that goes on."""
-    environment = {**broker.environment, "QUICBUS_ENGINE": broker.engine}
+    environment = {**broker.environment, "QUICBUS_ENGINE": broker.engine, **(environment or {})}
     return Launched([*quicbus_command(), *arguments], environment=environment, stdin=stdin)
 
 
-def subscriber(broker: BrokerProcess, *arguments: str) -> Launched:
+def subscriber(broker: BrokerProcess, *arguments: str, environment: Mapping[str, str] | None = None) -> Launched:
     """Start `quicbus sub` and return once the broker has confirmed its subscription."""
-    process = start(broker, "sub", *arguments)
+    process = start(broker, "sub", *arguments, environment=environment)
     try:
         process.wait_line("subscribed to", stream="stderr")
     except BaseException:

@@ -149,7 +149,10 @@ def test_too_large_message_is_refused_by_size(shared_broker: BrokerProcess) -> N
 
 
 def test_subscriber_outlives_its_broker_and_tells_of_the_gap(engine: str, tmp_path: Path) -> None:
-    with BrokerProcess(data_dir=tmp_path / "data", engine=engine) as first, subscriber(first, "gap", "--raw") as sub:
+    with (
+        BrokerProcess(data_dir=tmp_path / "data", engine=engine) as first,
+        subscriber(first, "gap", "--raw", environment={"QUICBUS_STALL_TIMEOUT_S": "1"}) as sub,
+    ):
         first.kill()
         first.wait()
         sub.wait_line("connection lost", stream="stderr")
