@@ -80,6 +80,7 @@ class Gap(Event):
     filter: str
     group: str | None
     duration_s: float
+    """From the last sign of life of the old connection to the new one."""
 
 
 @dataclass(frozen=True, slots=True)

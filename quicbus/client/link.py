@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from quicbus.client.events import (
@@ -94,7 +95,7 @@ class Link:
         reason, code = describe_termination(termination), termination.code if termination.is_application else None
         self.session = None
         self.status = Status.RECONNECTING if self.status is Status.CONNECTED else self.status
-        self._lost_at = self._clock()
+        self._lost_at = min(self._clock(), session.connection.last_heard)
         lost = self.publisher.in_flight
         for number in self.publisher.disconnected():
             _log.debug("= request %d was not sent before the connection was lost", number)
@@ -275,13 +276,13 @@ class Link:
             async with asyncio.timeout(timeout):
                 session = await self.wait_session()
                 over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                began = self._clock()
+                began = time.perf_counter()  # The clock of uvloop has milliseconds only.
                 session.ping(lambda: None if over.done() else over.set_result(None))
                 while not over.done():
                     if session is not self.session:
                         raise ConnectionLost("the connection was lost before the answer came")
                     await self._wait_either(over)
-                return self._clock() - began
+                return time.perf_counter() - began
         except TimeoutError:
             assert timeout is not None
             raise WaitTimeout("ping", timeout) from None

@@ -3,7 +3,7 @@
 from quicbus.identity.authority import Authority
 from quicbus.identity.binding import CHANNEL_BINDING_SIZE, ChannelBindingSink
 from quicbus.identity.credential import Credential
-from quicbus.identity.data_folder import DataFolder, default_data_dir, load_authority, prepare_node_folder
+from quicbus.identity.data_folder import DataFolder, load_authority, prepare_node_folder
 from quicbus.identity.describe import CertificateDescription, describe_certificate
 from quicbus.identity.keys import mesh_id_of, node_id_of
 from quicbus.identity.names import Role, server_name_of
@@ -22,7 +22,6 @@ __all__ = [
     "Role",
     "Verifier",
     "check_listener_certificate",
-    "default_data_dir",
     "describe_certificate",
     "load_authority",
     "mesh_id_of",

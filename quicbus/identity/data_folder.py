@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-
-import platformdirs
 
 from quicbus.exceptions import DataFolderError
 from quicbus.identity.authority import CERTIFICATE_DAYS, Authority
@@ -54,17 +51,12 @@ from quicbus.identity.folder_lock import FolderInUse, FolderLock
 from quicbus.identity.peer import ISSUE_NODE
 
 if TYPE_CHECKING:
+    import os
     from types import TracebackType
 
     from quicbus.identity.credential import Credential
 
-__all__ = ["DataFolder", "default_data_dir", "load_authority", "prepare_node_folder"]
-
-
-def default_data_dir() -> Path:
-    """Return `QUICBUS_DATA_DIR`, else the platform's folder for a user's application data. Nothing is created."""
-    chosen = os.environ.get("QUICBUS_DATA_DIR")
-    return Path(chosen) if chosen else platformdirs.user_data_path("quicbus", appauthor=False)
+__all__ = ["DataFolder", "load_authority", "prepare_node_folder"]
 
 
 def load_authority(path: str | os.PathLike[str]) -> Authority:

@@ -20,7 +20,6 @@ from quicbus.identity import (
     DataFolder,
     Role,
     Verifier,
-    default_data_dir,
     load_authority,
     prepare_node_folder,
     sign_proof,
@@ -438,17 +437,3 @@ class TestBoots:
                 FailingDisk(patch, "replace", 0)
                 refusal(lambda: folder.next_boot(NOW + DAY), path)
             assert folder.next_boot(NOW) == first + 1
-
-
-def test_the_default_folder_is_the_environments_or_the_platforms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QUICBUS_DATA_DIR", str(tmp_path / "chosen"))
-    assert default_data_dir() == tmp_path / "chosen"
-    for nothing in ("", None):
-        if nothing is None:
-            monkeypatch.delenv("QUICBUS_DATA_DIR")
-        else:
-            monkeypatch.setenv("QUICBUS_DATA_DIR", nothing)
-        assert "quicbus" in default_data_dir().parts
-    assert os.listdir(tmp_path) == []
