@@ -134,7 +134,7 @@ def test_a_blocking_subscription_that_stands_still_is_ended_and_the_publisher_go
 
     (closed,) = subscriber.frames()
     assert isinstance(closed, SubscriptionClosed)
-    assert (closed.reason, closed.handed_over, closed.dropped) == ("block_timeout", 2, {"overflow": 8})
+    assert (closed.reason, closed.handed_over, closed.dropped) == ("block_timeout", 2, {"block_timeout": 8})
     (told,) = taken(publisher)
     assert told.credit == limits.PUBLISH_WINDOW + publisher.lane_bytes
 

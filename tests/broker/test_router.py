@@ -163,7 +163,7 @@ def test_block_ends_when_nothing_was_consumed_for_too_long() -> None:
     assert ended(outputs) == [(reader.subscription, "block_timeout")]
     assert released(outputs) == [alice]
     assert one.next_tick() == math.inf
-    assert one.books().dropped == {"overflow": 17}
+    assert one.books().dropped == {"block_timeout": 17}
 
 
 def test_what_expires_while_it_waits_is_dropped_in_time() -> None:

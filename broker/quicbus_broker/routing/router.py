@@ -12,6 +12,7 @@ from quicbus_broker.routing.books import RoutingBooks, Settled
 from quicbus_broker.routing.holds import Holds
 from quicbus_broker.routing.outputs import Batch, Delivery, DropsChanged, Ended, Output, Released
 from quicbus_broker.routing.subscription import (
+    BLOCK_TIMEOUT,
     DISCONNECTED,
     OVERFLOW,
     UNSUBSCRIBED,
@@ -106,7 +107,7 @@ class Router:
         for subscription in list(self._full):
             if now >= subscription.progress_at + self.block_timeout_s:
                 detail = f"nothing was consumed for {self.block_timeout_s:g} s while publishers waited"
-                self._end(subscription, "block_timeout", detail, outputs)
+                self._end(subscription, BLOCK_TIMEOUT, detail, outputs)
 
     def next_tick(self) -> float:
         """Return when `tick` has something to do; infinite when nothing will."""
@@ -157,7 +158,7 @@ class Router:
             outputs.append(Delivery(subscription.destination, batch, start, start + sent, named, age_ms))
         if subscription.has_overflowed:
             pending = f"{subscription.pending} messages, {subscription.pending_size} bytes were pending"
-            self._end(subscription, "overflow", pending, outputs)
+            self._end(subscription, OVERFLOW, pending, outputs)
             return
         if batch.expires_at < math.inf:
             self._expiring[subscription] = None
@@ -191,10 +192,10 @@ class Router:
         self._settle(subscription, outputs)
 
     def _end(self, subscription: Subscription, reason: str, detail: str, outputs: list[Output]) -> None:
-        """End a subscription for its policy; what waited is counted as overflow."""
+        """End a subscription for its policy; what waited is counted under the reason."""
         self._table.discard(subscription)
         for each in subscription.close():
-            subscription.count_dropped(OVERFLOW, each.count)
+            subscription.count_dropped(reason, each.count)
         self._settle(subscription, outputs)
         outputs.append(Ended(subscription, reason, detail))
 

@@ -17,9 +17,19 @@ from quicbus_broker.routing.backlog import Backlog, Waiting, fitting
 if TYPE_CHECKING:
     from quicbus_broker.routing.outputs import Batch, Destination
 
-__all__ = ["DISCONNECTED", "EXPIRED", "OVERFLOW", "UNSUBSCRIBED", "Overflow", "Subscription", "SubscriptionOptions"]
+__all__ = [
+    "BLOCK_TIMEOUT",
+    "DISCONNECTED",
+    "EXPIRED",
+    "OVERFLOW",
+    "UNSUBSCRIBED",
+    "Overflow",
+    "Subscription",
+    "SubscriptionOptions",
+]
 
 OVERFLOW = "overflow"
+BLOCK_TIMEOUT = "block_timeout"
 EXPIRED = "expired"
 UNSUBSCRIBED = "unsubscribed"
 DISCONNECTED = "disconnected"
