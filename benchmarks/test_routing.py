@@ -36,6 +36,7 @@ class Sink:
     peer_address = ("192.0.2.1", 5000)
     is_closed = False
     last_heard = 0.0
+    listener_node = b""
 
     def __init__(self) -> None:
         self.streams = 0

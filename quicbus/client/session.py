@@ -406,6 +406,9 @@ class Session:
     def _on_welcome(self, frame: frames.Welcome) -> None:
         if self.welcome is not None:
             raise ProtocolViolation("a second Welcome")
+        node = self.connection.listener_node
+        if node and node != frame.node:
+            raise ProtocolViolation(f"Welcome says node {frame.node.hex()}, the certificate node {node.hex()}")
         self.welcome = frame
         if frame.version != frames.PROTOCOL_VERSION:
             self.close(

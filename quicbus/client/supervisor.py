@@ -50,7 +50,7 @@ the same credential at the same broker does not help."""
 
 
 class Incompatible(ConnectionFailed):
-    """TLS refused: the broker is of another mesh, or no broker at all."""
+    """TLS, or the look at the certificate after it, refused: the broker is of another mesh, or no broker at all."""
 
 
 class Supervisor:
@@ -320,6 +320,8 @@ def _failure_of(termination: Terminated, session: Session) -> QuicbusError:
     if termination.is_application and not termination.is_local and code in CREDENTIAL_CODES:
         return CredentialRefused(code, reason or f"the broker refused the credential ({CloseCode(code).name})")
     described = describe_termination(termination)
+    if termination.is_application and termination.is_local and code in CREDENTIAL_CODES:
+        return Incompatible(reason)
     if not termination.is_application and code in _TLS_REFUSALS:
         return Incompatible(
             f"no broker of this credential's mesh answers there ({described}); use a credential of that broker's mesh "

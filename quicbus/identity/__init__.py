@@ -6,7 +6,7 @@ from quicbus.identity.credential import Credential
 from quicbus.identity.data_folder import DataFolder, load_authority, prepare_node_folder
 from quicbus.identity.describe import CertificateDescription, describe_certificate
 from quicbus.identity.keys import mesh_id_of, node_id_of
-from quicbus.identity.names import Role, server_name_of
+from quicbus.identity.names import Role, mesh_of, server_name_of
 from quicbus.identity.peer import Peer, ProofRefused, check_listener_certificate
 from quicbus.identity.proof import Verifier, sign_proof
 
@@ -25,6 +25,7 @@ __all__ = [
     "describe_certificate",
     "load_authority",
     "mesh_id_of",
+    "mesh_of",
     "node_id_of",
     "prepare_node_folder",
     "server_name_of",

@@ -21,6 +21,7 @@ __all__ = [
     "check_name",
     "identity_of",
     "is_mesh_id",
+    "mesh_of",
     "server_name_of",
 ]
 
@@ -68,6 +69,14 @@ def is_mesh_id(text: str) -> bool:
 def server_name_of(mesh: str) -> str:
     """Return the DNS name that every node of the mesh, and nobody else, has in its certificate."""
     return f"node.{mesh}.quicbus.internal"
+
+
+def mesh_of(server_name: str) -> str:
+    """Return the mesh that `server_name_of` made the name from; raises `InvalidSetting` where it made none such."""
+    mesh = server_name.removeprefix("node.").removesuffix(".quicbus.internal")
+    if not is_mesh_id(mesh) or server_name_of(mesh) != server_name:
+        raise InvalidSetting("server_name", f"{server_name!r} is not the name of a mesh's nodes")
+    return mesh
 
 
 def identity_of(certificate: x509.Certificate) -> Identity | None:

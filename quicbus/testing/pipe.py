@@ -55,6 +55,7 @@ class PipeEnd:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.heard = 0.0
+        self.listener_node = b""
 
     @property
     def dirty(self) -> bool:

@@ -13,7 +13,7 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.logger import QuicLogger
 from aioquic.quic.packet import QuicFrameType
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from quicbus import limits
 from quicbus.identity.binding import ChannelBindingSink
@@ -85,6 +85,10 @@ class AioquicConnection(_library.LibraryConnection):
 
     def _peer_closed(self) -> bool:
         return cast("Any", self._quic)._state is QuicConnectionState.DRAINING
+
+    def _listener_certificate(self) -> bytes | None:
+        certificate = cast("Any", self._quic).tls._peer_certificate
+        return None if certificate is None else cast("bytes", certificate.public_bytes(Encoding.DER))
 
     def _streams_allowed(self) -> int:
         # aioquic queues what the peer does not allow yet, without a word.

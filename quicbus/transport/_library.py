@@ -138,6 +138,10 @@ class LibraryConnection:
         """Tell whether the close that is under way is the peer's."""
         raise NotImplementedError
 
+    def _listener_certificate(self) -> bytes | None:
+        """Return what the listener showed in the handshake, in DER."""
+        raise NotImplementedError
+
     def _streams_allowed(self) -> int:
         """Return how many unidirectional streams the peer allows from the first one on; 0 while that is not known."""
         raise NotImplementedError
@@ -383,7 +387,13 @@ class LibraryConnection:
         if sink.binding is None:
             self._guarded(self._quic.close, INTERNAL_ERROR, 0, "no channel binding")
             return None
-        return seam.HandshakeCompleted(sink.binding)
+        if not self._configuration.is_client:
+            return seam.HandshakeCompleted(sink.binding)
+        certificate = self._listener_certificate()
+        if not certificate:
+            self._guarded(self._quic.close, INTERNAL_ERROR, 0, "no certificate of the listener")
+            return None
+        return seam.HandshakeCompleted(sink.binding, certificate)
 
     def _on_reset(self, event: Any) -> seam.EngineEvent:
         return seam.StreamReset(event.stream_id, event.error_code)

@@ -76,6 +76,10 @@ class Qh3Connection(_library.LibraryConnection):
             self._termination = Terminated(0, "the peer lost the connection (stateless reset)", False, False)
         return super()._on_terminated(event)
 
+    def _listener_certificate(self) -> bytes | None:
+        certificate = cast("Any", self._quic).get_peercert()
+        return None if certificate is None else cast("bytes", certificate.public_bytes())
+
     def _streams_allowed(self) -> int:
         return cast("int", cast("Any", self._quic).max_concurrent_uni_streams)
 

@@ -47,6 +47,11 @@ class Connection(Protocol):
     def peer_address(self) -> Address: ...
 
     @property
+    def listener_node(self) -> bytes:
+        """For a dialer, from `connected` on: the node id of the listener's certificate; empty with `memory`."""
+        ...
+
+    @property
     def is_closed(self) -> bool: ...
 
     @property

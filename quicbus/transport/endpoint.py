@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from quicbus.identity import mesh_of
 from quicbus.transport.admission import Accept, Admission, Answer, Drop, RefusedSession
 from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
@@ -439,6 +440,7 @@ class Endpoint:
             datagram_size=configuration.max_datagram_size,
             engine=self._engine.name,
             is_client=configuration.is_client,
+            mesh=mesh_of(configuration.server_name) if configuration.server_name else "",
             is_validated=is_validated,
             now=now,
         )

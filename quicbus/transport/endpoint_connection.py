@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from quicbus.identity import ProofRefused, check_listener_certificate
 from quicbus.transport.connection import ConnectionStatistics
 from quicbus.transport.engine import (
     ConnectionIdIssued,
@@ -66,15 +67,19 @@ class EndpointConnection:
         datagram_size: int,
         engine: str,
         is_client: bool,
+        mesh: str,
         is_validated: bool,
         now: float,
     ) -> None:
-        """`is_validated`: the peer has shown that it receives at its address, or this side dialed it."""
+        """`mesh`: for dialers, the one that the listener must be of. `is_validated`: the peer has shown that it
+        receives at its address, or this side dialed it."""
         self._owner = owner
         self._quic = quic
         self._settings = settings
         self._engine = engine
         self._is_client = is_client
+        self._mesh = mesh
+        self._listener_node = b""
         self._is_validated = is_validated
         self._datagram_size = datagram_size
         self._handler: ConnectionHandler | None = None
@@ -112,6 +117,10 @@ class EndpointConnection:
     @property
     def peer_address(self) -> Address:
         return self.paths.active.address
+
+    @property
+    def listener_node(self) -> bytes:
+        return self._listener_node
 
     @property
     def is_closed(self) -> bool:
@@ -362,9 +371,22 @@ class EndpointConnection:
             elif isinstance(event, HandshakeCompleted):
                 self.is_complete = self._is_validated = True
                 self._end_handshake()
-                self._handler.connected(event.channel_binding)
+                if self._knows_listener(event.listener_certificate):
+                    self._handler.connected(event.channel_binding)
             elif isinstance(event, StreamReset):
                 self._handler.stream_reset(event.stream_id, event.code)
+
+    def _knows_listener(self, certificate: bytes) -> bool:
+        """Check what TLS does not: that the certificate is a node's of the mesh that was dialed."""
+        if not certificate:
+            return True
+        try:
+            peer = check_listener_certificate(certificate, self._mesh)
+        except ProofRefused as refused:
+            self.close_for(refused.code, refused.why, "listener_refused")
+            return False
+        self._listener_node = peer.node_id
+        return True
 
     def _on_ping_acknowledged(self, uid: int, now: float, source: Path | None) -> None:
         sent_at = self._pings.pop(uid, None)

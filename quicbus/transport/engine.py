@@ -66,6 +66,8 @@ class HandshakeCompleted:
     """The handshake is complete. `channel_binding` (32 bytes) is the same at both ends and of no other connection."""
 
     channel_binding: bytes = field(repr=False)
+    listener_certificate: bytes = field(default=b"", repr=False)
+    """DER, for dialers: TLS has verified its chain and its DNS name. `memory` has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class FakeConnection:
     engine = "memory"
     peer_address: Address = ("192.0.2.1", 5000)
     last_heard = 0.0
+    listener_node = b""
 
     def __init__(self) -> None:
         self.sent: dict[int, bytearray] = {}

@@ -89,6 +89,20 @@ def test_hello_carries_the_proof_of_this_connection() -> None:
     assert hello.signature == b"signed " + bytes(range(32))
 
 
+def test_a_broker_that_says_it_is_another_node_than_its_certificate_is_left() -> None:
+    pipe = Pipe()
+    owner = Owner()
+    session = Session(pipe.dialer, cast("Any", owner), bus=cast("Replier", None), clock=lambda: 0.0)
+    pipe.dialer.listener_node = b"m" * 16
+    broker = ScriptedBroker(pipe.listener)
+    pipe.start(session, broker)
+    pipe.pump()
+    assert owner.calls == ["closed"]
+    assert owner.termination is not None
+    assert owner.termination.code == CloseCode.PROTOCOL_VIOLATION
+    assert owner.termination.reason == f"Welcome says node {NODE.hex()}, the certificate node {(b'm' * 16).hex()}"
+
+
 def test_lanes_are_chosen_by_topic_and_opened_when_first_used() -> None:
     pipe, session, broker, _ = joined()
     publisher = Publisher()

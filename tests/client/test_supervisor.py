@@ -84,6 +84,16 @@ async def test_a_session_whose_credential_ends_is_not_made_again() -> None:
     await bus.close()
 
 
+async def test_a_listener_that_the_transport_refuses_is_told_at_once_when_there_is_no_other() -> None:
+    dialer = ScriptedDialer({"auto": False})
+    connecting = asyncio.create_task(start(dialer, connect_timeout_s=30.0))
+    await until(lambda: dialer.pipes)
+    dialer.pipe.dialer.close(CloseCode.CREDENTIAL_OTHER_MESH, "the listener is of another mesh")
+    with pytest.raises(quicbus.ConnectFailed, match="the listener is of another mesh"):
+        await asyncio.wait_for(connecting, 5)
+    assert len(dialer.pipes) == 1
+
+
 async def test_a_broker_that_went_away_without_closing_is_left_after_its_deadline() -> None:
     dialer = ScriptedDialer()
     bus = await start(dialer)

@@ -6,11 +6,23 @@ import pytest
 from cryptography import x509
 
 from quicbus.exceptions import InvalidSetting
-from quicbus.identity import Authority, Role, server_name_of
+from quicbus.identity import Authority, Role, mesh_of, server_name_of
 from quicbus.identity.names import Identity, check_name, identity_of, is_mesh_id
 from tests.identity.certificates import certificate_of, with_names
 
 MESH = "0123456789abcdef" * 2
+
+
+def test_a_server_name_tells_its_mesh() -> None:
+    assert mesh_of(server_name_of(MESH)) == MESH
+
+
+@pytest.mark.parametrize(
+    "name", ["", "localhost", MESH, f"node.{MESH}", server_name_of(MESH[1:]), f"x{server_name_of(MESH)}"]
+)
+def test_other_server_names_are_of_no_mesh(name: str) -> None:
+    with pytest.raises(InvalidSetting, match="server_name"):
+        mesh_of(name)
 
 
 @pytest.mark.parametrize("name", ["a", "tokyo", "Alice-2", "a.b_c", "alice@example.org", "9" * 64])

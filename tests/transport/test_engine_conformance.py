@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
 
 from quicbus.exceptions import InvalidSetting
 from quicbus.transport import engine as seam
@@ -14,6 +16,7 @@ from quicbus.transport.engines import engine_named
 from tests.transport.pump import (
     ALPN,
     LATENCY_S,
+    Faults,
     Pump,
     Side,
     authority,
@@ -51,6 +54,24 @@ def test_both_sides_learn_the_protocol_then_the_same_binding(dialer: str, listen
         assert kinds.index(seam.Negotiated) < kinds.index(seam.HandshakeCompleted)
     assert len(pump.dialer.binding) == 32
     assert pump.dialer.binding == pump.accepted.binding
+
+
+@every_pairing
+def test_the_dialer_is_shown_the_certificate_of_the_listener(dialer: str, listener: str) -> None:
+    pump = Pump(dialer, listener).connected()
+    shown = [event.listener_certificate for side in pump.both() for event in side.of(seam.HandshakeCompleted)]
+    own = load_pem_x509_certificate(listening().certificate_chain).public_bytes(Encoding.DER)
+    assert shown == [b"" if dialer == "memory" else own, b""]
+
+
+@every_pairing
+@pytest.mark.parametrize("seed", range(5))
+def test_no_stream_data_comes_before_the_handshake_is_complete(dialer: str, listener: str, seed: int) -> None:
+    pump = Pump(dialer, listener, faults=Faults(loss=0.1, reorder=0.4), seed=seed)
+    pump.on_listener = welcome
+    pump.run(lambda: bool(pump.dialer.of(seam.StreamData)))
+    kinds = [type(event) for event in pump.dialer.events]
+    assert kinds.index(seam.HandshakeCompleted) < kinds.index(seam.StreamData)
 
 
 @every_pairing
