@@ -19,6 +19,7 @@ __all__ = [
     "check_filter",
     "check_group",
     "check_topic",
+    "filter_size",
     "matches",
     "parse_filter",
 ]
@@ -77,6 +78,11 @@ def check_group(group: str) -> None:
     """Check the name of a group: at least one character, no `/`, `+`, `#` or NUL; raises `InvalidTopic`."""
     _check_group(group, group, 0)
     _encode(group, "group", group)
+
+
+def filter_size(filter: str, group: str | None) -> int:
+    """Return the bytes of UTF-8 that a subscription to a valid filter counts for."""
+    return len(filter.encode()) + len((group or "").encode())
 
 
 def matches(filter: str, topic: str) -> bool:

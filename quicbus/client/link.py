@@ -35,6 +35,7 @@ from quicbus.exceptions import (
     WaitTimeout,
     WouldBlock,
 )
+from quicbus.topics import filter_size
 from quicbus.transport.engine import Terminated
 from quicbus.wire.close_codes import CloseCode
 
@@ -67,6 +68,7 @@ class Link:
         self._waiters: set[asyncio.Future[None]] = set()
         self._failure: QuicbusError | None = None
         self._lost_at: float | None = None
+        self._filters_size = 0
         self.publisher.on_open = self._transmit_soon
 
     # --- sessions
@@ -253,7 +255,9 @@ class Link:
         except TimeoutError:
             assert timeout is not None
             raise WaitTimeout("flush", timeout) from None
-        failure = self.publisher.refusals.take_failure(self.publisher.max_message_size)
+        edge = self.session.welcome.limits if self.session and self.session.welcome else None
+        max_publish_rate = edge.max_publish_rate if edge else 0
+        failure = self.publisher.refusals.take_failure(self.publisher.max_message_size, max_publish_rate)
         if failure is not None:
             raise failure
 
@@ -291,15 +295,32 @@ class Link:
 
     def attach(self, subscription: Subscription) -> None:
         self.raise_failure()
-        limits_ = self.session.welcome.limits if self.session and self.session.welcome else None
-        if limits_ is not None and len(self.subscriptions) >= limits_.max_subscriptions:
-            raise LimitExceeded("max_subscriptions", len(self.subscriptions) + 1, limits_.max_subscriptions)
+        self._check_limits(subscription)
         self.subscriptions[subscription] = None
+        self._filters_size += filter_size(subscription.filter, subscription.group)
         if self.session is not None:
             subscription.begin(self.session)
 
     def forget(self, subscription: Subscription) -> None:
-        self.subscriptions.pop(subscription, None)
+        if subscription in self.subscriptions:
+            del self.subscriptions[subscription]
+            self._filters_size -= filter_size(subscription.filter, subscription.group)
+
+    def _check_limits(self, subscription: Subscription) -> None:
+        """Raise `LimitExceeded` where the broker that is connected would refuse the subscription."""
+        if self.session is None or self.session.welcome is None:
+            return
+        edge = self.session.welcome.limits
+        filters_size = self._filters_size + filter_size(subscription.filter, subscription.group)
+        bounds = (
+            ("max_subscriptions", len(self.subscriptions) + 1, edge.max_subscriptions),
+            ("max_filters_size", filters_size, edge.max_filters_size),
+            ("max_pending", subscription.max_pending, edge.max_pending),
+            ("max_pending_size", subscription.max_pending_bytes, edge.max_pending_size),
+        )
+        for limit, wanted, allowed in bounds:
+            if allowed and wanted > allowed:
+                raise LimitExceeded(limit, wanted, allowed)
 
     # --- waiting
 

@@ -51,7 +51,7 @@ class Refusals:
     def lost(self, messages: int) -> None:
         self._new_lost += messages
 
-    def take_failure(self, max_message_size: int) -> QuicbusError | None:
+    def take_failure(self, max_message_size: int, max_publish_rate: int = 0) -> QuicbusError | None:
         """Return what `flush` raises, and begin anew."""
         new, self._new = self._new, Counter()
         first, self._first = self._first, None
@@ -65,8 +65,11 @@ class Refusals:
             return NotPermitted("publish", topic)
         if set(new) == {"too_large"}:
             return MessageTooLarge(largest, max_message_size)
-        if set(new) == {"rate"} and frame is not None and frame.retry_after_s is not None:
-            return LimitExceeded("rate", new.total(), 0, frame.retry_after_s)
+        if set(new) == {"rate"} and frame is not None and max_publish_rate:
+            # The broker lets a second's worth pass and refuses what comes on top.
+            return LimitExceeded(
+                "max_publish_rate", max_publish_rate + new.total(), max_publish_rate, frame.retry_after_s
+            )
         detail = frame.detail if frame else ""
         if lost:
             detail = f"{detail}; {lost} more are possibly lost".lstrip("; ")

@@ -72,6 +72,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_headers_size: Count
     max_subscriptions: Count
     max_filter_size: Count
+    max_filters_size: Count = 0
+    """Of all filters and group names of a session. Here and below 0 states no limit."""
+    max_pending: Count = 0
+    max_pending_size: Count = 0
+    max_publish_rate: Count = 0
+    """Messages per second."""
 
 
 class Welcome(Frame, frozen=True, kw_only=True):

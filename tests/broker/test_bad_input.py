@@ -25,6 +25,7 @@ from quicbus.wire.frames import (
     SubscriptionClosed,
     SubscriptionCredit,
     Taken,
+    Unsubscribe,
 )
 from quicbus.wire.records import encode_publish
 from quicbus_broker.edge import EdgeLimits
@@ -451,6 +452,7 @@ def test_connections_that_prove_at_the_same_time_are_counted_too() -> None:
     ("edge_limits", "limit"),
     [
         (EdgeLimits(max_subscriptions=1), ("max_subscriptions", 2, 1)),
+        (EdgeLimits(max_filters_size=1), ("max_filters_size", 2, 1)),
         (EdgeLimits(max_pending=99), ("max_pending", 100, 99)),
         (EdgeLimits(max_pending_size=99), ("max_pending_size", 100, 99)),
     ],
@@ -466,6 +468,25 @@ def test_a_subscription_beyond_a_limit_is_refused_by_name(edge_limits: EdgeLimit
     assert isinstance(closed, SubscriptionClosed)
     assert (closed.reason, closed.limit, closed.current, closed.allowed) == ("limit", *limit)
     assert not client.connection.is_closed
+
+
+@pytest.mark.parametrize("group", [None, "g" * 60_000])
+def test_filters_of_any_length_hold_no_more_than_the_limit(group: str | None) -> None:
+    client = FakeBroker().client()
+    size = 60_000 + len(group or "")
+
+    for number in range(1, 40):
+        client.subscribe("+/" * 29_999 + f"{number:02}", id=number, group=group)
+
+    frames = client.frames()
+    fitting = limits.MAX_FILTERS_SIZE // size
+    assert [type(frame) for frame in frames] == [Subscribed] * fitting + [SubscriptionClosed] * (39 - fitting)
+    refused = frames[-1]
+    assert isinstance(refused, SubscriptionClosed)
+    assert (refused.limit, refused.current) == ("max_filters_size", (fitting + 1) * size)
+    client.write(Unsubscribe(id=1))
+    client.subscribe("+/" * 29_999 + "40", id=40, group=group)
+    assert isinstance(client.frames()[-1], Subscribed)
 
 
 def test_messages_over_the_rate_are_refused_with_when_to_try_again() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from quicbus.wire.frames import Accepted, Hello, Subscribed, Taken, Welcome
+from quicbus import limits
+from quicbus.wire.frames import Accepted, Hello, Limits, Subscribed, Taken, Welcome
+from quicbus_broker.edge import EdgeLimits
 from tests.broker.fakes import NODE, FakeBroker
 
 
@@ -14,6 +16,31 @@ def test_welcome_is_the_first_frame_and_says_who_and_what() -> None:
     assert isinstance(welcome, Welcome)
     assert (welcome.version, welcome.node, welcome.boot, welcome.proof) == (1, NODE, 7, False)
     assert welcome.limits.max_message_size == 1024 * 1024
+
+
+def test_welcome_states_every_limit_that_the_edge_enforces_on_clients() -> None:
+    edge_limits = EdgeLimits(
+        max_message_size=1,
+        max_subscriptions=2,
+        max_filters_size=3,
+        max_pending=4,
+        max_pending_size=5,
+        max_publish_rate=6,
+    )
+
+    (welcome,) = FakeBroker(edge_limits).connect().frames()
+
+    assert isinstance(welcome, Welcome)
+    assert welcome.limits == Limits(
+        max_message_size=1,
+        max_headers_size=limits.MAX_HEADERS_SIZE,
+        max_subscriptions=2,
+        max_filter_size=limits.MAX_TOPIC_SIZE,
+        max_filters_size=3,
+        max_pending=4,
+        max_pending_size=5,
+        max_publish_rate=6,
+    )
 
 
 def test_hello_is_answered_with_accepted() -> None:

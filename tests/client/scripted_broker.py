@@ -40,6 +40,7 @@ class ScriptedBroker:
         max_message_size: int = limits.MAX_MESSAGE_SIZE,
         refuse: tuple[int, str] | None = None,
         brokers: list[str] | None = None,
+        limits_: dict[str, int] | None = None,
     ) -> None:
         self.connection = connection
         self.auto = auto
@@ -55,6 +56,7 @@ class ScriptedBroker:
         self._max_message_size = max_message_size
         self._refuse = refuse
         self._brokers = brokers or []
+        self._limits = limits_ or {}
         self._control = -1
         self._lane = -1
         self._sequence = 0
@@ -117,18 +119,20 @@ class ScriptedBroker:
     # --- ConnectionHandler
 
     def negotiated(self) -> None:
+        stated = {
+            "max_message_size": self._max_message_size,
+            "max_headers_size": limits.MAX_HEADERS_SIZE,
+            "max_subscriptions": limits.MAX_SUBSCRIPTIONS,
+            "max_filter_size": limits.MAX_TOPIC_SIZE,
+            **self._limits,
+        }
         self.send(
             frames.Welcome(
                 version=1,
                 node=NODE,
                 boot=self._boot,
                 agent="scripted",
-                limits=frames.Limits(
-                    max_message_size=self._max_message_size,
-                    max_headers_size=limits.MAX_HEADERS_SIZE,
-                    max_subscriptions=limits.MAX_SUBSCRIPTIONS,
-                    max_filter_size=limits.MAX_TOPIC_SIZE,
-                ),
+                limits=frames.Limits(**stated),
                 proof=False,
             )
         )

@@ -540,3 +540,17 @@ async def test_closing_lets_a_running_handler_end(dialer: ScriptedDialer) -> Non
     may_end.set()
     await closing
     assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"),
+    [("max_subscriptions", 2), ("max_filters_size", 4), ("max_pending", 9), ("max_pending_size", 9)],
+)
+async def test_a_subscription_over_a_limit_of_the_broker_is_refused_before_it_is_sent(limit: str, wanted: int) -> None:
+    dialer = ScriptedDialer({"limits_": {limit: wanted - 1}})
+    async with await start(dialer) as bus, bus.subscribe("one", max_pending=5, max_pending_bytes=5):
+        with pytest.raises(quicbus.LimitExceeded) as caught:
+            await bus.subscribe("f", max_pending=9, max_pending_bytes=9)
+        assert (caught.value.limit, caught.value.current, caught.value.allowed) == (limit, wanted, wanted - 1)
+        assert len(dialer.broker.of(frames.Subscribe)) == 1
+    assert bus._link._filters_size == 0

@@ -156,6 +156,17 @@ def test_refusals_are_told_once_and_name_the_topic() -> None:
     assert balance(publisher) == 0
 
 
+def test_too_many_messages_a_second_are_told_with_the_limit_and_when_to_try_again() -> None:
+    publisher = connected()
+    assert offer(publisher, "a", b"x")
+    publisher.seal(0.0)
+    publisher.refused(Refused(number=1, messages=1, reason="rate", retry_after_s=0.5))
+    failure = publisher.refusals.take_failure(1, 100)
+    assert isinstance(failure, LimitExceeded)
+    assert str(failure) == "max_publish_rate: 101 is over the limit of 100; try again in 0.5 s"
+    assert publisher.refusals.take_failure(1, 100) is None
+
+
 def test_what_was_in_flight_is_possibly_lost_and_told_once() -> None:
     publisher = connected()
     assert offer(publisher, "a", b"x")

@@ -92,6 +92,7 @@ def test_every_close_code_says_what_a_client_does(code: CloseCode) -> None:
         ("`max_message_size` + 64 KiB", limits.BATCH_OVERHEAD == 64 << 10),
         ("65,535 bytes", limits.MAX_TOPIC_SIZE == 65_535),
         ("`max_subscriptions`, 10,000", limits.MAX_SUBSCRIPTIONS == 10_000),
+        ("`max_filters_size`, 1 MiB", limits.MAX_FILTERS_SIZE == 1 << 20),
         ("16,384 messages, 8 MiB", limits.SUBSCRIPTION_WINDOW_MESSAGES == 16_384),
         ("16,384 messages, 8 MiB", limits.SUBSCRIPTION_WINDOW_SIZE == 8 << 20),
         ("at least 4 MiB", limits.PUBLISH_WINDOW == 4 << 20),

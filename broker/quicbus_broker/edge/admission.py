@@ -87,6 +87,10 @@ class Admission:
                 max_headers_size=limits.MAX_HEADERS_SIZE,
                 max_subscriptions=self.limits.max_subscriptions,
                 max_filter_size=limits.MAX_TOPIC_SIZE,
+                max_filters_size=self.limits.max_filters_size,
+                max_pending=self.limits.max_pending,
+                max_pending_size=self.limits.max_pending_size,
+                max_publish_rate=self.limits.max_publish_rate,
             ),
             proof=self.verifier is not None,
         )

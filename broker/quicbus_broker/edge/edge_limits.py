@@ -16,6 +16,7 @@ class EdgeLimits:
     max_message_size: int = limits.MAX_MESSAGE_SIZE
     max_connections: int = limits.MAX_CONNECTIONS
     max_subscriptions: int = limits.MAX_SUBSCRIPTIONS
+    max_filters_size: int = limits.MAX_FILTERS_SIZE
     max_publish_rate: int = 0
     max_pending: int = 16 * limits.MAX_PENDING
     max_pending_size: int = 4 * limits.MAX_PENDING_SIZE

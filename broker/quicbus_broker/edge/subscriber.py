@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus.exceptions import InvalidTopic, ProtocolViolation
-from quicbus.topics import check_filter, check_group
+from quicbus.topics import check_filter, check_group, filter_size
 from quicbus.wire.batch import slice_body
 from quicbus.wire.frames import Subscribed, SubscriptionClosed, SubscriptionDropped
 from quicbus.wire.records import encode_delivery_front, encode_subscriptions
@@ -49,6 +49,7 @@ class Subscriber:
         self._limits = edge_limits
         self._permissions = permissions
         self._drops_to_report: list[Subscription] = []
+        self._filters_size = 0
 
     @property
     def is_drained(self) -> bool:
@@ -69,6 +70,7 @@ class Subscriber:
             return
         subscription = Subscription(self, frame.id, frame.filter, frame.group, options)
         self.subscriptions[frame.id] = subscription
+        self._filters_size += filter_size(frame.filter, frame.group)
         self._exchange.router.subscribe(subscription)
         self._control.write(Subscribed(id=frame.id))
 
@@ -76,6 +78,7 @@ class Subscriber:
         """End a subscription. One that is not known was ended from here while the frame was on its way."""
         subscription = self.subscriptions.pop(id, None)
         if subscription is not None:
+            self._filters_size -= filter_size(subscription.filter, subscription.group)
             self._exchange.unsubscribe(subscription)
             self._control.write(_closed(subscription, "unsubscribed", ""))
 
@@ -104,6 +107,7 @@ class Subscriber:
 
     def subscription_ended(self, subscription: Subscription, reason: str, detail: str) -> None:
         del self.subscriptions[subscription.id]
+        self._filters_size -= filter_size(subscription.filter, subscription.group)
         self._control.write(_closed(subscription, reason, detail))
 
     def before_transmit(self) -> None:
@@ -152,6 +156,11 @@ class Subscriber:
             return SubscriptionClosed(id=frame.id, reason="not_permitted", detail=frame.filter[:200])
         bounds = (
             ("max_subscriptions", len(self.subscriptions) + 1, self._limits.max_subscriptions),
+            (
+                "max_filters_size",
+                self._filters_size + filter_size(frame.filter, frame.group),
+                self._limits.max_filters_size,
+            ),
             ("max_pending", frame.max_pending, self._limits.max_pending),
             ("max_pending_size", frame.max_pending_size, self._limits.max_pending_size),
         )
