@@ -8,6 +8,8 @@ conformance tests notice when one changes:
 
 - `_close_event`: why a connection is ending. Both report that only when the closing period is over, which would let a
   refused client wait for up to a second (2 s before an RTT is measured).
+- What `_aioquic.py` and `_qh3.py` read in the methods under "what differs": aioquic offers no certificate of the peer,
+  and neither says who closed or, before it is used up, how many streams may be opened.
 """
 
 from __future__ import annotations
