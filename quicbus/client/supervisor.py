@@ -78,6 +78,7 @@ class Supervisor:
         self._stall_timeout_s = stall_timeout_s
         self._attempt_timeout_s = max(0.5, min(ATTEMPT_TIMEOUT_S, connect_timeout_s / len(urls)))
         self._attempts: dict[Session, asyncio.Future[Session]] = {}
+        self._dialing: asyncio.Task[tuple[Session, BrokerUrl]] | None = None
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -97,32 +98,29 @@ class Supervisor:
 
     async def run(self) -> None:
         """Watch the connection and make a new one when it is lost, until cancelled or the credential is refused."""
-        dialing: asyncio.Task[tuple[Session, BrokerUrl]] | None = None
         try:
             while True:
-                dialing = await self._watch(dialing)
-                if dialing is None:
-                    dialing = asyncio.create_task(self._establish({}), name=f"quicbus-dial[{self._name}]")
-                session, url = await dialing
-                dialing = None
+                await self._watch()
+                session, url = await (self._dialing or self._begin_dialing(pause=True))
+                self._dialing = None
                 self._retire(CloseCode.REPLACED, "the client has a connection that answers")
                 self._adopt(session, url)
         except CredentialError as error:
             self._retire(CloseCode.GOODBYE, "the credential was refused")
             self._link.refuse(error)
         finally:
+            dialing, self._dialing = self._dialing, None
             if dialing is not None:
                 dialing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, QuicbusError):
                     await dialing
 
-    async def _watch(
-        self, dialing: asyncio.Task[tuple[Session, BrokerUrl]] | None
-    ) -> asyncio.Task[tuple[Session, BrokerUrl]] | None:
-        """Return when the session is lost, or `dialing` (beside a silent one) has come to an end."""
+    async def _watch(self) -> None:
+        """Return when the session is lost, or dialing beside a silent one has come to an end."""
         watch = StallWatch(self._stall_timeout_s, self._loop.time())
         while (session := self._link.session) is not None:
-            await self._wait_change(watch.interval_s, dialing)
+            await self._wait_change(watch.interval_s)
+            dialing = self._dialing
             if self._link.session is None or (dialing is not None and dialing.done()):
                 break
             verdict = watch.look(self._loop.time(), session.connection.last_heard)
@@ -130,16 +128,21 @@ class Supervisor:
                 session.ping()
             elif verdict is Verdict.DIAL_BESIDE and dialing is None:
                 _log.info("= no answer from the broker, dialing beside")
-                dialing = asyncio.create_task(self._establish({}, pause=False), name=f"quicbus-dial[{self._name}]")
+                self._begin_dialing(pause=False)
             elif verdict is Verdict.FINE and dialing is not None and watch.is_answered:
                 dialing.cancel()
-                dialing = None
+                self._dialing = None
             elif verdict is Verdict.LOST:
                 self._retire(CloseCode.STALLED, f"no sign of life for {self._stall_timeout_s:g} s", silent=True)
-        return dialing
 
-    async def _wait_change(self, timeout_s: float, dialing: asyncio.Task[tuple[Session, BrokerUrl]] | None) -> None:
+    def _begin_dialing(self, *, pause: bool) -> asyncio.Task[tuple[Session, BrokerUrl]]:
+        """Begin to dial; whatever ends `run` ends it too."""
+        self._dialing = asyncio.create_task(self._establish({}, pause=pause), name=f"quicbus-dial[{self._name}]")
+        return self._dialing
+
+    async def _wait_change(self, timeout_s: float) -> None:
         self._changed.clear()
+        dialing = self._dialing
         waiting = asyncio.create_task(self._changed.wait(), name=f"quicbus-watch[{self._name}]")
         try:
             await asyncio.wait(

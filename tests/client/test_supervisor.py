@@ -51,6 +51,16 @@ async def test_an_old_connection_that_answers_again_is_kept() -> None:
     await bus.close()
 
 
+async def test_a_client_that_closes_while_it_dials_beside_leaves_no_dialing_behind() -> None:
+    dialer = ScriptedDialer({}, {"silent": True})
+    bus = await start(dialer, stall_timeout_s=2.0)
+    dialer.pipe.silent = True
+    await until(lambda: len(dialer.pipes) == 2)
+    await bus.close(timeout=0)
+    assert dialer.pipes[1].dialer.is_closed
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("quicbus-")]
+
+
 async def test_a_welcome_with_another_boot_ends_the_old_connection() -> None:
     dialer = ScriptedDialer({}, {"boot": 2, "auto": False})
     bus = await start(dialer, stall_timeout_s=2.0)
@@ -72,15 +82,27 @@ async def test_a_dead_broker_is_left_for_one_that_it_named() -> None:
     await bus.close()
 
 
-async def test_a_session_whose_credential_ends_is_not_made_again() -> None:
+async def test_a_session_whose_credential_is_refused_is_not_made_again() -> None:
     dialer = ScriptedDialer()
     bus = await start(dialer)
-    dialer.broker.connection.close(CloseCode.CREDENTIAL_EXPIRED, "the certificate ended; get a new one")
+    dialer.broker.connection.close(CloseCode.CREDENTIAL_INVALID, "no longer a credential of this mesh; get a new one")
     await until(lambda: bus.status is quicbus.Status.REFUSED)
     for call in (bus.flush(), bus.publish("a", b""), bus.request("a"), bus.ping()):
         with pytest.raises(quicbus.CredentialRefused, match="get a new one"):
             await call
     assert len(dialer.brokers) == 1
+    await bus.close()
+
+
+async def test_a_session_whose_certificate_ended_is_made_once_more_and_then_given_up() -> None:
+    refusal = (int(CloseCode.CREDENTIAL_EXPIRED), "the certificate ended; get a new one")
+    dialer = ScriptedDialer({}, {"refuse": refusal})
+    bus = await start(dialer)
+    dialer.broker.connection.close(*refusal)
+    await until(lambda: bus.status is quicbus.Status.REFUSED)
+    with pytest.raises(quicbus.CredentialRefused, match="get a new one"):
+        await bus.publish("a", b"")
+    assert len(dialer.brokers) == 2
     await bus.close()
 
 
