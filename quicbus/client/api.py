@@ -54,8 +54,9 @@ def connect(
     """Connect to a broker: `async with connect(...) as bus`, or `bus = await connect(...)` and `await bus.close()`.
 
     `urls` are tried in turn; without any, those in `QUICBUS_URL`, then `quic://localhost:4433`. `credentials` is a
-    credential file; without it the one in `QUICBUS_CREDENTIALS`, then the local user's in the data folder. `name` is a
-    label for the broker's log. `engine` is `auto`, `aioquic` or `qh3`; without it `QUICBUS_ENGINE`, then `auto`.
+    credential file; without it the one in `QUICBUS_CREDENTIALS`, then the local user's in the data folder. It is read
+    again for each connection, so that one that was renewed in time is taken when the old one ends. `name` is a label
+    for the broker's log. `engine` is `auto`, `aioquic` or `qh3`; without it `QUICBUS_ENGINE`, then `auto`.
 
     Raises `InvalidSetting` here; when entered or awaited `CredentialError`, `CredentialRefused` at once, and
     `ConnectFailed` after `connect_timeout_s` with each URL and its cause. After the first connection the client
@@ -75,8 +76,9 @@ def connect(
     qlog = Path(qlog_dir) if qlog_dir is not None else None
 
     def dialer() -> Dialer:
-        credential = load_credential(credentials)
-        return EndpointDialer(engine_name, credential, stall_timeout_s=stall_timeout_s, qlog_dir=qlog)
+        return EndpointDialer(
+            engine_name, lambda: load_credential(credentials), stall_timeout_s=stall_timeout_s, qlog_dir=qlog
+        )
 
     return Connecting(
         lambda: Client(

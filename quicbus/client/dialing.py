@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ALPN", "Dialer", "EndpointDialer", "MemoryDialer", "load_credential"]
 
+_log = logging.getLogger("quicbus.client")
+
 ALPN = "quicbus/1"
 
 
@@ -40,20 +43,21 @@ class Dialer(Protocol):
         ...
 
     async def dial(self, address: Address, make_handler: Callable[[Connection], ConnectionHandler]) -> Connection:
-        """Begin a connection; raises `ConnectionFailed` where that is impossible."""
+        """Begin a connection; raises `ConnectionFailed` where that is impossible, `CredentialError` without one."""
         ...
 
     async def close(self) -> None: ...
 
 
 class EndpointDialer:
-    """Over UDP, with TLS."""
+    """Over UDP, with TLS. `load` is called for each connection: the credential may have been renewed on disk."""
 
     def __init__(
-        self, engine: str, credential: Credential, *, stall_timeout_s: float, qlog_dir: Path | None = None
+        self, engine: str, load: Callable[[], Credential], *, stall_timeout_s: float, qlog_dir: Path | None = None
     ) -> None:
         self._engine_name = engine
-        self._credential = credential
+        self._load = load
+        self._credential = load()
         self._stall_timeout_s = stall_timeout_s
         self._qlog_dir = qlog_dir
         self._endpoint: Endpoint | None = None
@@ -73,6 +77,7 @@ class EndpointDialer:
 
     async def dial(self, address: Address, make_handler: Callable[[Connection], ConnectionHandler]) -> Connection:
         endpoint = await self._open()
+        self._renew()
         try:
             return endpoint.dial(address, self._configuration(), make_handler)
         except OSError as error:
@@ -87,6 +92,14 @@ class EndpointDialer:
         from quicbus.identity import sign_proof
 
         return self._credential.chain_der, sign_proof(self._credential, channel_binding, "client")
+
+    def _renew(self) -> None:
+        """Read the credential again; raises `CredentialError` where the one that there is has ended."""
+        try:
+            self._credential = self._load()
+        except CredentialError as error:
+            _log.warning("= going on with the credential as it was: %s", error)
+        self._credential.check()
 
     def _configuration(self) -> EngineConfiguration:
         return EngineConfiguration(

@@ -310,7 +310,8 @@ class Supervisor:
             future.exception()
         if session is self._link.session:
             self._link.lose(session, termination)
-            if isinstance(error, CredentialRefused):
+            # One that has ended may have been renewed: the dialer, or the broker at the next proof, knows.
+            if isinstance(error, CredentialRefused) and error.code != CloseCode.CREDENTIAL_EXPIRED:
                 self._link.refuse(error)
         self.is_drained.set()
         self._changed.set()
