@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -91,6 +92,8 @@ class EndpointDialer:
     def _prove(self, channel_binding: bytes) -> tuple[list[bytes], bytes]:
         from quicbus.identity import sign_proof
 
+        with contextlib.suppress(CredentialError):  # the broker says what is wrong with the one that there is
+            self._renew()
         return self._credential.chain_der, sign_proof(self._credential, channel_binding, "client")
 
     def _renew(self) -> None:

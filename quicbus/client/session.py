@@ -119,6 +119,7 @@ class Session:
         self._clock = clock
         self._name = name
         self._prove = prove
+        self._binding = b""
         self._publisher: Publisher | None = None
         self._flushes: Flushes | None = None
         self._control_out: list[bytes] = []
@@ -149,6 +150,7 @@ class Session:
             frames.Pong: self._on_pong,
             frames.GoAway: self._on_go_away,
             frames.Drained: self._on_drained,
+            frames.ProofWanted: self._on_proof_wanted,
         }
 
     # --- what the client asks for
@@ -249,6 +251,7 @@ class Session:
         pass
 
     def connected(self, channel_binding: bytes) -> None:
+        self._binding = channel_binding
         chain, signature = self._prove(channel_binding) if self._prove else ([], b"")
         self._send(
             frames.Hello(
@@ -406,6 +409,8 @@ class Session:
     def _on_welcome(self, frame: frames.Welcome) -> None:
         if self.welcome is not None:
             raise ProtocolViolation("a second Welcome")
+        if self._prove is not None and not frame.proof:
+            raise ProtocolViolation("a broker over a network that wants no proof")
         node = self.connection.listener_node
         if node and node != frame.node:
             raise ProtocolViolation(f"Welcome says node {frame.node.hex()}, the certificate node {node.hex()}")
@@ -477,6 +482,11 @@ class Session:
 
     def _on_go_away(self, frame: frames.GoAway) -> None:
         self._owner.going_away(self, frame)
+
+    def _on_proof_wanted(self, frame: frames.ProofWanted) -> None:
+        if self._prove is not None:
+            chain, signature = self._prove(self._binding)
+            self._send(frames.Proof(chain=chain, signature=signature))
 
     def _on_drained(self, frame: frames.Drained) -> None:
         self._owner.drained(self)

@@ -32,6 +32,8 @@ __all__ = [
     "NoResponder",
     "Ping",
     "Pong",
+    "Proof",
+    "ProofWanted",
     "Refused",
     "Subscribe",
     "Subscribed",
@@ -254,6 +256,21 @@ class Drained(Frame, frozen=True, kw_only=True):
 
     TYPE = 0x12
     batches: Count
+
+
+class ProofWanted(Frame, frozen=True, kw_only=True):
+    """Listener: prove again who you are, with a certificate that is valid for longer; else the session ends."""
+
+    TYPE = 0x13
+    deadline_s: Seconds
+
+
+class Proof(Frame, frozen=True, kw_only=True):
+    """Dialer, answers ProofWanted: as in Hello, for the same connection."""
+
+    TYPE = 0x14
+    chain: list[bytes]
+    signature: bytes
 
 
 FRAME_TYPES: dict[int, type[Frame]] = {cls.TYPE: cls for cls in Frame.__subclasses__()}

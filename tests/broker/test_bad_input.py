@@ -20,6 +20,8 @@ from quicbus.wire.frames import (
     NoResponder,
     Ping,
     Pong,
+    Proof,
+    ProofWanted,
     Refused,
     Subscribed,
     SubscriptionClosed,
@@ -262,6 +264,67 @@ def test_a_session_ends_with_its_certificate() -> None:
 
     assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
     assert "quicbus cert issue --client alice" in client.connection.close_reason
+
+
+def proof(name: str = "alice", *, days: float = 3, binding: bytes = CHANNEL_BINDING) -> Proof:
+    credential = AUTHORITY.issue_client(name, days=days)
+    return Proof(chain=credential.chain_der, signature=sign_proof(credential, binding, "client"))
+
+
+def asked_again() -> tuple[FakeBroker, FakeClient]:
+    """A client whose certificate ends in less than a minute."""
+    broker = FakeBroker()
+    client = broker.connect(VERIFIER)
+    ending = proof(days=1)
+    client.write(Hello(version=1, kind="client", agent="t", chain=ending.chain, signature=ending.signature))
+    client.frames()
+    broker.pass_time(86_400 - 59)
+    (wanted,) = client.frames()
+    assert isinstance(wanted, ProofWanted)
+    assert 57 <= wanted.deadline_s <= 60
+    return broker, client
+
+
+def test_a_session_whose_certificate_was_renewed_goes_on_until_that_one_ends() -> None:
+    broker, client = asked_again()
+    client.write(proof(days=3))
+
+    broker.pass_time(2 * 86_400)
+    assert not client.connection.is_closed
+    broker.pass_time(86_400)
+
+    assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
+
+
+@pytest.mark.parametrize("answer", [None, proof(days=0.0003), proof("bob")], ids=["none", "a shorter one", "another name"])
+def test_a_session_whose_certificate_was_not_renewed_ends_with_it(answer: Proof | None) -> None:
+    broker, client = asked_again()
+    if answer is not None:
+        client.write(answer)
+
+    broker.pass_time(50)
+    assert not client.connection.is_closed
+    assert client.frames() == []
+    broker.pass_time(10)
+
+    assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
+
+
+def test_a_bad_answer_to_a_wanted_proof_closes_as_at_the_beginning() -> None:
+    _, client = asked_again()
+
+    client.write(proof(binding=bytes(32)))
+
+    assert closed_with(client) is CloseCode.PROOF_INVALID
+
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_a_proof_that_nobody_asked_for_is_a_violation(times: int) -> None:
+    client = asked_again()[1] if times else FakeBroker().client()
+    client.write(*[proof()] * (times + 1))
+
+    assert closed_with(client) is CloseCode.PROTOCOL_VIOLATION
+    assert client.connection.close_reason == "Proof is not for a broker"
 
 
 def test_without_a_proof_in_time_the_connection_is_closed() -> None:

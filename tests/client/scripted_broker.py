@@ -40,6 +40,7 @@ class ScriptedBroker:
         max_message_size: int = limits.MAX_MESSAGE_SIZE,
         refuse: tuple[int, str] | None = None,
         brokers: list[str] | None = None,
+        proof: bool = False,
         limits_: dict[str, int] | None = None,
     ) -> None:
         self.connection = connection
@@ -57,6 +58,7 @@ class ScriptedBroker:
         self._refuse = refuse
         self._brokers = brokers or []
         self._limits = limits_ or {}
+        self._proof = proof
         self._control = -1
         self._lane = -1
         self._sequence = 0
@@ -133,7 +135,7 @@ class ScriptedBroker:
                 boot=self._boot,
                 agent="scripted",
                 limits=frames.Limits(**stated),
-                proof=False,
+                proof=self._proof,
             )
         )
 

@@ -71,22 +71,43 @@ def test_everything_works_however_the_bytes_are_split(chunk_size: int | None) ->
     assert {"confirmed", "arrived", "credit_changed"} <= set(owner.calls)
 
 
-def test_hello_carries_the_proof_of_this_connection() -> None:
+def proving(*chains: bytes, **broker: Any) -> tuple[Pipe, ScriptedBroker, Owner]:
+    """Join a session that proves with each chain in turn."""
     pipe = Pipe()
     owner = Owner()
+    left = iter(chains)
     session = Session(
         pipe.dialer,
         cast("Any", owner),
         bus=cast("Replier", None),
         clock=lambda: 0.0,
-        prove=lambda binding: ([b"chain"], b"signed " + binding),
+        prove=lambda binding: ([next(left)], b"signed " + binding),
     )
-    broker = ScriptedBroker(pipe.listener, auto=False)
-    pipe.start(session, broker)
+    scripted = ScriptedBroker(pipe.listener, auto=False, **broker)
+    pipe.start(session, scripted)
     pipe.pump()
+    return pipe, scripted, owner
+
+
+def test_hello_carries_the_proof_of_this_connection() -> None:
+    _, broker, _ = proving(b"chain", proof=True)
     (hello,) = broker.of(frames.Hello)
     assert (hello.kind, hello.version, hello.chain) == ("client", 1, [b"chain"])
     assert hello.signature == b"signed " + bytes(range(32))
+
+
+def test_a_proof_that_is_wanted_again_is_made_anew_for_the_same_connection() -> None:
+    pipe, broker, _ = proving(b"chain", b"renewed", proof=True)
+    broker.send(frames.ProofWanted(deadline_s=60.0))
+    pipe.pump()
+    assert broker.of(frames.Proof) == [frames.Proof(chain=[b"renewed"], signature=b"signed " + bytes(range(32)))]
+
+
+def test_a_broker_over_a_network_that_wants_no_proof_is_left() -> None:
+    _, _, owner = proving(b"chain", proof=False)
+    assert owner.calls == ["closed"]
+    assert owner.termination is not None
+    assert owner.termination.code == CloseCode.PROTOCOL_VIOLATION
 
 
 def test_a_broker_that_says_it_is_another_node_than_its_certificate_is_left() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from quicbus.identity import Verifier
     from quicbus.transport.engine import Terminated
-    from quicbus.wire.frames import Hello
+    from quicbus.wire.frames import Hello, Proof
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
     from quicbus_broker.edge.session import Session
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Admitted", "Sessions"]
 
 AGENT = "quicbus"
+KIND_CLIENT = "client"
 RETRY_AFTER_S = 10
 
 
@@ -45,6 +46,8 @@ class Sessions(Protocol):
     """The list of sessions, as admission needs it."""
 
     def opened(self, session: Session, admitted: Admitted) -> None: ...
+
+    def prolonged(self, session: Session, expires_in_s: float) -> None: ...
 
     def closed(self, session: Session, termination: Terminated) -> None: ...
 
@@ -119,6 +122,15 @@ class Admission:
         self.open += 1
         self._sessions.opened(session, admitted)
         return admitted
+
+    def admit_again(self, session: Session, proof: Proof, channel_binding: bytes) -> None:
+        """Check a proof that was asked for; raises `ProofRefused`. One of another name does not prolong the session."""
+        if self.verifier is None:
+            return
+        now = self._wall_clock()
+        peer = self.verifier.verify(proof.chain, proof.signature, channel_binding, KIND_CLIENT, now)
+        if peer.name == session.name:
+            self._sessions.prolonged(session, (peer.not_after - now).total_seconds())
 
     def closed(self, session: Session, termination: Terminated) -> None:
         if session.publisher is not None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "EdgeStatistics"]
 
+PROOF_AGAIN_S = 60.0
+"""So long before its certificate ends a client is asked for its proof again; in shorter lives, in the last quarter."""
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeStatistics:
@@ -56,7 +59,7 @@ class Edge:
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
         self._sessions: dict[Session, None] = {}
-        self._deadlines: list[tuple[float, int, Session, CloseCode]] = []
+        self._deadlines: list[tuple[float, int, Session, CloseCode | None]] = []
         self._number = count()
         self._accepted = 0
         self._refused: Counter[str] = Counter()
@@ -122,10 +125,16 @@ class Edge:
     def opened(self, session: Session, admitted: Admitted) -> None:
         self._accepted += 1
         if admitted.expires_in_s is not None:
-            self._set_deadline(admitted.expires_in_s, session, CloseCode.CREDENTIAL_EXPIRED)
+            self._set_end(session, admitted.expires_in_s)
         self._log.info("= client %s is connected", admitted.name, extra=_peer(session))
         if self._goes_away is not None:
             session.go_away(*self._goes_away)
+
+    def prolonged(self, session: Session, expires_in_s: float) -> None:
+        # A certificate that was not renewed changes nothing: it is not asked for again and again until it ends.
+        if self.exchange.clock() + expires_in_s > session.expires_at + 1.0:
+            self._set_end(session, expires_in_s)
+            self._log.info("= client %s has renewed its certificate", session.name, extra=_peer(session))
 
     def refused(self, session: Session, code: CloseCode, reason: str) -> None:
         self._refused[code.name.lower()] += 1
@@ -146,14 +155,26 @@ class Edge:
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
-    def _set_deadline(self, after_s: float, session: Session, code: CloseCode) -> None:
+    def _set_end(self, session: Session, expires_in_s: float) -> None:
+        """A session ends with its certificate, and is asked a little before whether that was renewed."""
+        session.expires_at = self.exchange.clock() + expires_in_s
+        self._set_deadline(expires_in_s, session, CloseCode.CREDENTIAL_EXPIRED)
+        self._set_deadline(expires_in_s - min(PROOF_AGAIN_S, expires_in_s / 4), session, None)
+
+    def _set_deadline(self, after_s: float, session: Session, code: CloseCode | None) -> None:
+        """`code`: what the session is closed with; `None` asks for its proof."""
         when = self.exchange.clock() + after_s
         heapq.heappush(self._deadlines, (when, next(self._number), session, code))
 
-    def _on_deadline(self, session: Session, code: CloseCode) -> None:
+    def _on_deadline(self, session: Session, code: CloseCode | None) -> None:
         if session not in self._sessions or session.state is SessionState.CLOSED:
             return
-        if code in CREDENTIAL_CODES:
+        left_s = session.expires_at - self.exchange.clock()
+        if code is None:
+            session.want_proof(max(0.0, left_s))
+        elif code in CREDENTIAL_CODES and left_s > 0:
+            return  # it was renewed
+        elif code in CREDENTIAL_CODES:
             session.refuse(
                 code,
                 f"the certificate of client {session.name} has expired; get a new one with "

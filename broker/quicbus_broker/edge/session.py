@@ -6,6 +6,7 @@ caught in one place, `_guarded`, and becomes a close code.
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ from quicbus.wire.frames import (
     Hello,
     Ping,
     Pong,
+    Proof,
+    ProofWanted,
     Subscribe,
     SubscriptionCredit,
     Unsubscribe,
@@ -69,6 +72,8 @@ class Session:
         self.publisher: Publisher | None = None
         self.subscriber: Subscriber | None = None
         self.name = ""
+        self.expires_at = math.inf
+        """When the certificate ends, by the exchange's clock."""
         self._admission = admission
         self._control = ControlStream(connection)
         self._frames = FrameParser()
@@ -79,6 +84,7 @@ class Session:
         self._unproven_bytes = 0
         self._answered_size = 0
         self._ping_sent = False
+        self._wants_proof = False
         self._draining: Draining | None = None
 
     # --- what the endpoint calls ------------------------------------------------------------------------------------
@@ -123,6 +129,12 @@ class Session:
             self.close(CloseCode.GOING_AWAY, reason)
         else:
             self._draining.go_away(reason, deadline_s)
+
+    def want_proof(self, deadline_s: float) -> None:
+        """Ask the client for its proof again: its certificate ends soon, and may have been renewed."""
+        if self.state is SessionState.OPEN:
+            self._wants_proof = True
+            self._control.write(ProofWanted(deadline_s=deadline_s))
 
     def is_drained(self, now: float) -> bool:
         """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
@@ -245,6 +257,9 @@ class Session:
                 draining.client_goes_away()
             case Drained(batches=batches):
                 draining.client_drained(batches)
+            case Proof() if self._wants_proof:
+                self._wants_proof = False
+                self._admission.admit_again(self, frame, self._binding)
             case _:
                 raise ProtocolViolation(f"{type(frame).__name__} is not for a broker")
 
