@@ -359,13 +359,14 @@ class Client:
                 try:
                     await self._link.flush()
                 except QuicbusError as error:
-                    _log.warning("! not all that was published was taken: %s", error)
+                    _log.warning("! not all that was published was taken: %s", error, extra=self._link.named)
                 self._supervisor.is_drained.clear()
                 session.go_away("the client closes", timeout)
                 if not session.is_closed:
                     await self._supervisor.is_drained.wait()
         except TimeoutError:
-            _log.warning("! the broker did not take all within %g s: %s", timeout, self._link.publisher.books())
+            books = self._link.publisher.books()
+            _log.warning("! the broker did not take all within %g s: %s", timeout, books, extra=self._link.named)
 
     async def _release(self) -> None:
         """Stop everything that runs; nothing of it waits long."""

@@ -36,6 +36,7 @@ from quicbus.exceptions import (
     WouldBlock,
 )
 from quicbus.topics import filter_size
+from quicbus.transport.connection import shown_address
 from quicbus.transport.engine import Terminated
 from quicbus.wire.close_codes import CloseCode
 
@@ -67,6 +68,8 @@ class Link:
         self._publish_lock = asyncio.Lock()
         self._waiters: set[asyncio.Future[None]] = set()
         self._failure: QuicbusError | None = None
+        self.named = {"peer": ""}
+        """What stands on log lines as the peer: node id and address of the broker that is, or was, connected."""
         self._lost_at: float | None = None
         self._filters_size = 0
         self.publisher.on_open = self._transmit_soon
@@ -77,6 +80,8 @@ class Link:
         """An accepted session carries everything from here on."""
         assert session.welcome is not None
         self.session = session
+        node = session.welcome.node.hex()
+        self.named = {"peer": f"{node}@{shown_address(session.connection.peer_address)}"}
         self.status = Status.CONNECTED
         self.reconnects += 1
         session.carry(self.publisher, self.flushes)
@@ -86,7 +91,7 @@ class Link:
             if subscription.was_confirmed:
                 subscription.count_gap()
                 self.report(Gap(subscription.filter, subscription.group, duration))
-        self.report(Connected(url, session.welcome.node.hex(), self.reconnects))
+        self.report(Connected(url, node, self.reconnects))
         self.wake()
 
     def lose(self, session: Session, termination: Terminated) -> None:
@@ -100,7 +105,7 @@ class Link:
         self._lost_at = min(self._clock(), session.connection.last_heard)
         lost = self.publisher.in_flight
         for number in self.publisher.disconnected():
-            _log.debug("= request %d was not sent before the connection was lost", number)
+            _log.debug("= request %d was not sent before the connection was lost", number, extra=self.named)
         self.requests.disconnected(reason, code)
         self.flushes.disconnected(self.publisher)
         self.report(Disconnected(reason, code, lost))
@@ -137,7 +142,7 @@ class Link:
             self.wake()
 
     def report(self, event: Event) -> None:
-        _log.info("= %s", event)
+        _log.info("= %s", event, extra=self.named)
         self.events.put(event)
 
     def report_refused(self, topic: str, messages: int, reason: str, detail: str) -> None:

@@ -127,7 +127,7 @@ class Supervisor:
             if verdict is Verdict.PING:
                 session.ping()
             elif verdict is Verdict.DIAL_BESIDE and dialing is None:
-                _log.info("= no answer from the broker, dialing beside")
+                _log.info("= no answer from the broker, dialing beside", extra=self._link.named)
                 self._begin_dialing(pause=False)
             elif verdict is Verdict.FINE and dialing is not None and watch.is_answered:
                 dialing.cancel()
@@ -198,7 +198,7 @@ class Supervisor:
                 except ConnectionFailed as error:
                     cause = causes[str(url)] = str(error)
                     incompatible += isinstance(error, Incompatible)
-                    _log.info("= %s: %s", url, error)
+                    _log.info("= %s: %s", url, error, extra={"peer": str(url)})
             if is_first and incompatible == len(urls):
                 raise ConnectFailed(list(causes.items()))
             self._plan.failed()

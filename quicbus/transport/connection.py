@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from quicbus.transport.engine import Terminated
 
-__all__ = ["Address", "Connection", "ConnectionHandler", "ConnectionStatistics"]
+__all__ = ["Address", "Connection", "ConnectionHandler", "ConnectionStatistics", "shown_address"]
 
 Address = tuple[str, int]
 """IP address (IPv6 without brackets, IPv4-mapped ones shown as IPv4) and UDP port."""
+
+
+def shown_address(address: Address) -> str:
+    """Return an address as people write it: `127.0.0.1:4433`, `[::1]:4433`."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from quicbus.identity import mesh_of
 from quicbus.transport.admission import Accept, Admission, Answer, Drop, RefusedSession
+from quicbus.transport.connection import shown_address
 from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
 from quicbus.transport.endpoint_connection import EndpointConnection
@@ -214,7 +215,7 @@ class Endpoint:
     def unreachable(self, peer: Any, reason: str) -> None:
         for connection in tuple(self._dialing):
             if connection.paths.active.peer == peer:
-                connection.unreachable(f"{reason}: nobody listens at {_shown(connection.peer_address)}")
+                connection.unreachable(f"{reason}: nobody listens at {shown_address(connection.peer_address)}")
                 self._touch(connection)
 
     def _dispatch(self, buffer: bytes, segment_size: int, identifier: bytes | None, path: Path, now: float) -> None:
@@ -266,7 +267,8 @@ class Endpoint:
             )
         except Exception:
             self.counters.drop("not_accepted")
-            logger.exception("! %s could not be accepted", _shown(path.address))
+            peer = shown_address(path.address)
+            logger.exception("! %s could not be accepted", peer, extra={"peer": peer})
             return
         is_validated = verdict.retry_source_connection_id is not None
         paths = PathMap(path, is_fixed=False)
@@ -280,7 +282,8 @@ class Endpoint:
             )
         except Exception:
             self.counters.handler_errors += 1
-            logger.exception("! %s no session could be made", _shown(path.address))
+            peer = shown_address(path.address)
+            logger.exception("! %s no session could be made", peer, extra={"peer": peer})
             connection.abandon("no session could be made")
             self._forget(connection)
             return
@@ -449,7 +452,8 @@ class Endpoint:
 
     def _give_up(self, connection: EndpointConnection, error: Exception) -> None:
         """A mistake of ours costs one connection, not the endpoint."""
-        logger.error("! %s the connection failed", _shown(connection.peer_address), exc_info=error)
+        peer = shown_address(connection.peer_address)
+        logger.error("! %s the connection failed", peer, exc_info=error, extra={"peer": peer})
         connection.abandon("internal error")
         self._forget(connection)
 
@@ -461,8 +465,3 @@ class Endpoint:
             self._dialing.pop(connection, None)
             if not connection.is_client:
                 self._accepted -= 1
-
-
-def _shown(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from quicbus.identity import ProofRefused, check_listener_certificate
-from quicbus.transport.connection import ConnectionStatistics
+from quicbus.transport.connection import ConnectionStatistics, shown_address
 from quicbus.transport.engine import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -351,7 +351,7 @@ class EndpointConnection:
         excess = self._undelivered.excess(self._bytes_sent, self._datagrams_received, now)
         if excess is not None and self._closing is None:
             why = f"{excess} bytes of incomplete streams are over the limit of {self._undelivered.allowed}"
-            logger.warning("= %s:%d %s", *self.peer_address, why)
+            logger.warning("= %s:%d %s", *self.peer_address, why, extra=self._named)
             self.close_for(CloseCode.LIMIT_EXCEEDED, why, "undelivered")
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -388,6 +388,12 @@ class EndpointConnection:
         self._listener_node = peer.node_id
         return True
 
+    @property
+    def _named(self) -> dict[str, str]:
+        """What stands on log lines as the peer: the node id, where it is known, and the address."""
+        address = shown_address(self.peer_address)
+        return {"peer": f"{self._listener_node.hex()}@{address}" if self._listener_node else address}
+
     def _on_ping_acknowledged(self, uid: int, now: float, source: Path | None) -> None:
         sent_at = self._pings.pop(uid, None)
         if sent_at is not None:
@@ -396,7 +402,7 @@ class EndpointConnection:
             self._key_update_ping = None
         if source is not None and self.paths.acknowledged(uid, source):
             self._owner.counters.address_changes += 1
-            logger.debug("= %s:%d is the peer's address now", *source.address)
+            logger.debug("= %s:%d is the peer's address now", *source.address, extra=self._named)
 
     def _on_terminated(self, event: Terminated, now: float) -> None:
         self._is_terminated = True
@@ -419,7 +425,7 @@ class EndpointConnection:
             handler.closed(termination)
         except Exception:
             self._owner.counters.handler_errors += 1
-            logger.exception("! %s:%d the session failed while it was closed", *self.peer_address)
+            logger.exception("! %s:%d the session failed while it was closed", *self.peer_address, extra=self._named)
 
     def _end_handshake(self) -> None:
         if self._handshake_deadline is not None:
@@ -433,5 +439,5 @@ class EndpointConnection:
 
     def _handler_failed(self, error: Exception) -> None:
         self._owner.counters.handler_errors += 1
-        logger.error("! %s:%d the session failed", *self.peer_address, exc_info=error)
+        logger.error("! %s:%d the session failed", *self.peer_address, exc_info=error, extra=self._named)
         self.close_for(CloseCode.INTERNAL_ERROR, "internal error", "handler_error")

@@ -296,7 +296,9 @@ def test_a_session_whose_certificate_was_renewed_goes_on_until_that_one_ends() -
     assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
 
 
-@pytest.mark.parametrize("answer", [None, proof(days=0.0003), proof("bob")], ids=["none", "a shorter one", "another name"])
+@pytest.mark.parametrize(
+    "answer", [None, proof(days=0.0003), proof("bob")], ids=["none", "a shorter one", "another name"]
+)
 def test_a_session_whose_certificate_was_not_renewed_ends_with_it(answer: Proof | None) -> None:
     broker, client = asked_again()
     if answer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -554,3 +555,24 @@ async def test_a_subscription_over_a_limit_of_the_broker_is_refused_before_it_is
         assert (caught.value.limit, caught.value.current, caught.value.allowed) == (limit, wanted, wanted - 1)
         assert len(dialer.broker.of(frames.Subscribe)) == 1
     assert bus._link._filters_size == 0
+
+
+async def test_log_lines_name_the_broker(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "quicbus.client"):
+        async with await start(ScriptedDialer()):
+            pass
+    assert {record.__dict__["peer"] for record in caplog.records} == {f"{NODE.hex()}@127.0.0.1:4433"}
+
+
+async def test_a_subscription_at_a_single_broker_is_spread_once_it_is_confirmed() -> None:
+    dialer = ScriptedDialer({"auto": False})
+    connecting = asyncio.create_task(start(dialer))
+    await until(lambda: dialer.brokers)
+    dialer.broker.accept()
+    async with await connecting as bus:
+        messages = bus.subscribe("a")
+        with pytest.raises(WaitTimeout):
+            await messages.wait_spread(0.01)
+        dialer.broker.send(frames.Subscribed(id=1))
+        await messages.wait_spread(5)
+        dialer.broker.auto = True

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from quicbus.logs import logger_for
+from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
 from quicbus_broker.edge.admission import Admission
 from quicbus_broker.edge.session import Session, SessionState
@@ -193,6 +194,5 @@ class Edge:
 
 
 def _peer(session: Session) -> dict[str, str]:
-    host, port = session.connection.peer_address
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = shown_address(session.connection.peer_address)
     return {"peer": f"{session.name}@{address}" if session.name else address}
