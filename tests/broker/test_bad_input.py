@@ -210,11 +210,13 @@ OTHER = Authority.create()
 VERIFIER = Verifier(AUTHORITY.certificate_pem, AUTHORITY.mesh)
 
 
-def hello(authority: Authority = AUTHORITY, *, role: str = "client", binding: bytes = CHANNEL_BINDING) -> Hello:
+def hello(
+    authority: Authority = AUTHORITY, *, role: str = "client", kind: str = "client", binding: bytes = CHANNEL_BINDING
+) -> Hello:
     issue = authority.issue_client if role == "client" else authority.issue_node
     credential = issue("alice")
-    signature = sign_proof(credential, binding, "client")
-    return Hello(version=1, kind="client", agent="test", chain=credential.chain_der, signature=signature)
+    signature = sign_proof(credential, binding, kind)
+    return Hello(version=1, kind=kind, agent="test", chain=credential.chain_der, signature=signature)
 
 
 def test_a_valid_proof_is_accepted_under_the_name_in_the_certificate() -> None:
@@ -237,6 +239,7 @@ def test_a_valid_proof_is_accepted_under_the_name_in_the_certificate() -> None:
         (lambda: Hello(version=1, kind="client", agent="t"), CloseCode.CREDENTIAL_MISSING),
         (lambda: hello(OTHER), CloseCode.CREDENTIAL_OTHER_MESH),
         (lambda: hello(role="node"), CloseCode.CREDENTIAL_WRONG_ROLE),
+        (lambda: hello(role="node", kind="node"), CloseCode.CREDENTIAL_WRONG_ROLE),
         (lambda: hello(binding=bytes(32)), CloseCode.PROOF_INVALID),
         (lambda: Hello(version=9, kind="client", agent="t"), CloseCode.UNSUPPORTED_VERSION),
     ],

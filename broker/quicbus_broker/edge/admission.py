@@ -109,6 +109,11 @@ class Admission:
 
     def admit(self, session: Session, hello: Hello, channel_binding: bytes) -> Admitted:
         """Check the proof; raises `ProofRefused`."""
+        if hello.kind != KIND_CLIENT:
+            raise ProofRefused(
+                CloseCode.CREDENTIAL_WRONG_ROLE,
+                f"this broker takes sessions of kind {KIND_CLIENT}, not {hello.kind[:40]!r}; use a client credential",
+            )
         refusal = self.refusal()
         if refusal is not None:
             raise ProofRefused(CloseCode.TOO_MANY_CONNECTIONS, refusal)
