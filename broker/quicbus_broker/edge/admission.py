@@ -109,11 +109,6 @@ class Admission:
 
     def admit(self, session: Session, hello: Hello, channel_binding: bytes) -> Admitted:
         """Check the proof; raises `ProofRefused`."""
-        if hello.kind != KIND_CLIENT:
-            raise ProofRefused(
-                CloseCode.CREDENTIAL_WRONG_ROLE,
-                f"this broker takes sessions of kind {KIND_CLIENT}, not {hello.kind[:40]!r}; use a client credential",
-            )
         refusal = self.refusal()
         if refusal is not None:
             raise ProofRefused(CloseCode.TOO_MANY_CONNECTIONS, refusal)
@@ -122,6 +117,11 @@ class Admission:
         else:
             now = self._wall_clock()
             peer = self.verifier.verify(hello.chain, hello.signature, channel_binding, hello.kind, now)
+            if hello.kind != KIND_CLIENT:
+                raise ProofRefused(
+                    CloseCode.CREDENTIAL_WRONG_ROLE,
+                    f"this broker takes sessions of kind {KIND_CLIENT}, not {hello.kind}; use a client credential",
+                )
             expires_in_s = (peer.not_after - now).total_seconds()
             admitted = Admitted(peer.name, self._random_bytes(16), expires_in_s)
         self.open += 1
