@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -371,13 +370,17 @@ class Client:
     async def _release(self) -> None:
         """Stop everything that runs; nothing of it waits long."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        session = self._link.session
-        if session is not None:
-            session.close(CloseCode.GOODBYE)
-            self._link.leave(session)
-        self._link.close()
-        await self._dialer.close()
+        try:
+            if task is not None:
+                task.cancel()
+                # Awaiting the task itself could not tell its cancellation from that of the caller.
+                await asyncio.wait((task,))
+                if not task.cancelled():
+                    task.result()
+        finally:
+            session = self._link.session
+            if session is not None:
+                session.close(CloseCode.GOODBYE)
+                self._link.leave(session)
+            self._link.close()
+            await self._dialer.close()

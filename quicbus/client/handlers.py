@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 from typing import TYPE_CHECKING, TypeVar
@@ -49,10 +48,11 @@ class Handler:
         await self.subscription.close()
         if self._task is asyncio.current_task():
             return
-        await asyncio.wait((self._task,), timeout=grace_s)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        try:
+            await asyncio.wait((self._task,), timeout=grace_s)
+        finally:
+            self._task.cancel()
+        await asyncio.wait((self._task,))
 
     async def _run(self) -> None:
         try:

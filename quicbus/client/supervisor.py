@@ -112,8 +112,9 @@ class Supervisor:
             dialing, self._dialing = self._dialing, None
             if dialing is not None:
                 dialing.cancel()
-                with contextlib.suppress(asyncio.CancelledError, QuicbusError):
-                    await dialing
+                await asyncio.wait((dialing,))
+                if not dialing.cancelled():
+                    dialing.exception()
 
     async def _watch(self) -> None:
         """Return when the session is lost, or dialing beside a silent one has come to an end."""
