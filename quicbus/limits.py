@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# --- settings -------------------------------------------------------------------------------------------------------
+MAX_TIME_S = 365 * 86_400
+"""The longest time that may be set: neither QUIC nor the wire can say infinity."""
+
 # --- messages -------------------------------------------------------------------------------------------------------
 MAX_MESSAGE_SIZE = 1024 * 1024
 """Payload bytes of one message unless the broker is set otherwise."""

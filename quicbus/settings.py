@@ -59,9 +59,9 @@ class ClientSettings:
     """A label for the broker's log; the name that counts is the one in the certificate."""
     engine: Literal["auto", "aioquic", "qh3"] = "auto"
     """QUIC implementation; `auto` takes qh3 where it is installed."""
-    connect_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    connect_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=limits.MAX_TIME_S)] = 10.0
     """How long the first connect may take, over all URLs."""
-    stall_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    stall_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=limits.MAX_TIME_S)] = 10.0
     """A connection without a sign of life for this long is given up and dialed anew."""
     offline_buffer_size: Annotated[int, msgspec.Meta(ge=0)] = limits.OFFLINE_BUFFER_SIZE
     """What is published while disconnected is buffered up to this; then publishing waits."""

@@ -98,8 +98,9 @@ def test_file_that_is_not_toml_is_refused_with_its_place() -> None:
     ("name", "value", "sentence"),
     [
         ("engine", "qh4", "'qh4' is not allowed; allowed: one of auto, aioquic, qh3 (did you mean qh3?)"),
-        ("connect_timeout_s", "0", "'0' is not allowed; allowed: a number, more than 0"),
-        ("connect_timeout_s", "soon", "'soon' is not allowed; allowed: a number, more than 0"),
+        ("connect_timeout_s", "0", "'0' is not allowed; allowed: a number, more than 0, at most 31536000"),
+        ("stall_timeout_s", "inf", "'inf' is not allowed; allowed: a number, more than 0, at most 31536000"),
+        ("connect_timeout_s", "soon", "'soon' is not allowed; allowed: a number, more than 0, at most 31536000"),
         ("offline_buffer_size", "-1", "'-1' is not allowed; allowed: a whole number, at least 0"),
         ("offline_buffer_size", "4 bananas", "'4 bananas' is not allowed; allowed: a whole number, at least 0"),
     ],

@@ -19,7 +19,7 @@ from quicbus_broker.edge import EdgeLimits
 __all__ = ["BrokerSettings", "parse_listen"]
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
-_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=limits.MAX_TIME_S)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class BrokerSettings:
     """After this long without a datagram one is sent; at most a third of `idle_timeout_s` survives two losses."""
     block_timeout_s: _Seconds = limits.BLOCK_TIMEOUT_S
     """A subscription with `overflow="block"` that consumes nothing for so long while publishers wait is ended."""
-    drain_timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=limits.MAX_TIME_S)] = 5.0
     """How long a stop waits for clients to take what is on its way to them."""
     max_datagram_size: Annotated[int, msgspec.Meta(ge=1200, le=65_000)] | None = None
     """UDP payload; without it 8,192 to this host itself and what the path takes elsewhere."""

@@ -68,8 +68,9 @@ def connect(
         where = "" if engine else "QUICBUS_ENGINE"
         raise InvalidSetting("engine", f"{engine_name!r} is not one of {', '.join(ENGINES)}", where)
     for setting, value in (("connect_timeout_s", connect_timeout_s), ("stall_timeout_s", stall_timeout_s)):
-        if not value > 0:
-            raise InvalidSetting(setting, f"seconds above 0 are allowed, not {value!r}")
+        if not 0 < value <= limits.MAX_TIME_S:
+            why = f"seconds above 0 and up to {limits.MAX_TIME_S} are allowed, not {value!r}"
+            raise InvalidSetting(setting, why)
     if offline_buffer_size < 0:
         raise InvalidSetting("offline_buffer_size", f"0 or more bytes are allowed, not {offline_buffer_size!r}")
     qlog = Path(qlog_dir) if qlog_dir is not None else None

@@ -43,6 +43,8 @@ def test_anything_else_is_refused(listen: str) -> None:
         ("max_publish_rate", -1, "at least 0"),
         ("handshake_timeout_s", 0, "more than 0"),
         ("block_timeout_s", -1, "more than 0"),
+        ("idle_timeout_s", float("inf"), "at most 31536000"),
+        ("drain_timeout_s", float("inf"), "at most 31536000"),
         ("max_datagram_size", 1199, "at least 1200"),
         ("keep_alive_s", 31, "below idle_timeout_s"),
         ("name", "no spaces", "A-Z"),

@@ -452,6 +452,14 @@ async def test_the_first_connect_raises_a_refused_credential_at_once() -> None:
     assert (caught.value.code, str(caught.value)) == (CloseCode.CREDENTIAL_INVALID, "use another")
 
 
+@pytest.mark.parametrize("setting", ["connect_timeout_s", "stall_timeout_s"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_times_that_are_none_are_refused_at_once(setting: str, value: float) -> None:
+    with pytest.raises(quicbus.InvalidSetting) as caught:
+        quicbus.connect(**{setting: value})  # type: ignore[arg-type]  # one of several settings
+    assert caught.value.name == setting
+
+
 async def test_the_addresses_of_a_name_are_tried_in_turn() -> None:
     dialer = ScriptedDialer("refused", {})
     dialer.addresses["scripted"] = [("::1", 1), ("127.0.0.1", 1)]
