@@ -56,7 +56,8 @@ class BrokerStatistics:
 class Broker:
     """A node. Use it in `async with`, once; the values below exist from then on.
 
-    Entering raises `DataFolderError`, `CredentialError`, `InvalidSetting`, and `OSError` where it cannot listen.
+    Entering raises `DataFolderError`, `CredentialError`, `InvalidSetting`, and where it cannot listen `OSError` with
+    the address as its `filename`.
     Leaving stops it gracefully: it takes no new connections, delivers what is queued for up to `drain_timeout_s`, and
     closes. Leaving by an exception or cancellation closes at once.
     """
@@ -198,12 +199,15 @@ class Broker:
         self._listener = Listener(
             self._configuration(identity), lambda connection: edge.make_session(connection, admission)
         )
-        self._endpoint = await Endpoint.open(
-            bind=await _resolve(*parse_listen(settings.listen)),
-            engine=engine,
-            settings=self._endpoint_settings(),
-            listener=self._listener,
-        )
+        try:
+            self._endpoint = await Endpoint.open(
+                bind=await _resolve(*parse_listen(settings.listen)),
+                engine=engine,
+                settings=self._endpoint_settings(),
+                listener=self._listener,
+            )
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), settings.listen) from error
         self._resources.push_async_callback(self._endpoint.close, "the broker has stopped")
         await self._open_bus(edge, identity)
         self._log.info("= listening on %s with %s", self.url, engine.name)
@@ -303,5 +307,8 @@ class Broker:
 
 async def _resolve(host: str, port: int) -> Address:
     """Return the first address of a host; raises `OSError` where it has none."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except UnicodeError as error:
+        raise OSError(socket.EAI_NONAME, f"no host name ({error})") from None
     return str(found[0][4][0]), port

@@ -30,18 +30,22 @@ __all__ = ["broker"]
 _COMMON = frozenset({"qlog_dir"})
 
 
-class PortInUse(QuicbusError):
-    """Another process listens there."""
+class CannotListen(QuicbusError):
+    """The system does not give that address: it is in use, of another machine, or a name that nobody knows."""
 
-    def __init__(self, listen: str) -> None:
-        super().__init__(listen)
+    def __init__(self, listen: str, cause: OSError) -> None:
+        super().__init__(listen, cause)
         self.listen = listen
+        self.cause = cause
 
     def __str__(self) -> str:
-        return (
-            f"UDP port {self.listen.rpartition(':')[2]} is in use ({self.listen}), by another `quicbus broker`? "
-            "Stop that one, or choose another with --listen HOST:PORT (port 0 picks a free one)"
-        )
+        if self.cause.errno == errno.EADDRINUSE:
+            return (
+                f"UDP port {self.listen.rpartition(':')[2]} is in use ({self.listen}), by another `quicbus broker`? "
+                "Stop that one, or choose another with --listen HOST:PORT (port 0 picks a free one)"
+            )
+        why = (self.cause.strerror or str(self.cause)).lower()
+        return f"cannot listen at {self.listen}: {why}; --listen HOST:PORT names an address of this machine"
 
 
 def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,8 +92,8 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
             if not as_json:
                 click.echo("stopping: delivering what is queued (Ctrl-C again ends at once)")
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(str(settings.listen)) from None
+        if error.filename == settings.listen:
+            raise CannotListen(settings.listen, error) from None
         raise
     _print_stopped(node, as_json=as_json)
 
