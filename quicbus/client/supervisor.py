@@ -193,7 +193,7 @@ class Supervisor:
             incompatible = 0
             urls = self._plan.urls
             for url in urls:
-                causes[str(url)] = "no answer"
+                causes.setdefault(str(url), "no answer")
                 try:
                     return await self._try_url(url), url
                 except ConnectionFailed as error:

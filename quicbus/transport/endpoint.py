@@ -215,7 +215,7 @@ class Endpoint:
     def unreachable(self, peer: Any, reason: str) -> None:
         for connection in tuple(self._dialing):
             if connection.paths.active.peer == peer:
-                connection.unreachable(f"{reason}: nobody listens at {shown_address(connection.peer_address)}")
+                connection.unreachable(f"{reason} ({shown_address(connection.peer_address)})")
                 self._touch(connection)
 
     def _dispatch(self, buffer: bytes, segment_size: int, identifier: bytes | None, path: Path, now: float) -> None:

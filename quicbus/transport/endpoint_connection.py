@@ -262,7 +262,7 @@ class EndpointConnection:
             self._ping(now)
 
     def unreachable(self, reason: str) -> None:
-        """The system says that nobody listens at the peer's address. Believed only before the handshake completes."""
+        """The system says that nothing reaches the peer's address. Believed only before the handshake completes."""
         if self._is_client and not self.is_complete and self._closing is None:
             self._closing = Terminated(0, reason, is_application=False, is_local=True)
             self._close_cause = "unreachable"

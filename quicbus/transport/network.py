@@ -41,7 +41,7 @@ class DatagramReceiver(Protocol):
         ...
 
     def unreachable(self, peer: Any, reason: str) -> None:
-        """The system says that nobody listens at `peer` (a `Path.peer`). A hint: it can be forged."""
+        """The system says that nothing reaches `peer` (a `Path.peer`), and why. A hint: it can be forged."""
         ...
 
 

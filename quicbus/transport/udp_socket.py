@@ -55,6 +55,8 @@ ANCILLARY_SIZE = 128
 MAX_ERRORS_READ = 256
 ORIGIN_ICMP = (2, 3)
 UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+NO_WAY = UNREACHABLE | {errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
+"""What the system answers to a send where it has no way to that peer, or its firewall closes it."""
 
 _INT = struct.Struct("i")
 _SEGMENT = struct.Struct("H")
@@ -247,6 +249,8 @@ class UdpSocket:
                 if len(group) > 1:
                     return self._send_singly(path, group, error)
                 self._counters.fail_send(errno.errorcode.get(error.errno or 0, "unknown"))
+                if error.errno in NO_WAY:
+                    self._receiver.unreachable(path.peer, os.strerror(error.errno).lower())
                 return True
             except ValueError:  # The socket is closed.
                 return True

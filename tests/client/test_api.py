@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -450,6 +451,14 @@ async def test_the_first_connect_raises_a_refused_credential_at_once() -> None:
     with pytest.raises(CredentialRefused) as caught:
         await start(dialer)
     assert (caught.value.code, str(caught.value)) == (CloseCode.CREDENTIAL_INVALID, "use another")
+
+
+async def test_a_cause_is_not_forgotten_when_the_time_is_up_in_the_middle_of_the_next_attempt() -> None:
+    dialer = ScriptedDialer("network is unreachable", {"silent": True})
+    with pytest.raises(ConnectFailed) as caught:
+        await start(dialer, connect_timeout_s=0.3, rng=random.Random(1))
+    assert caught.value.attempts == (("quic://scripted:4433", "network is unreachable"),)
+    assert len(dialer.dialed) == 2
 
 
 @pytest.mark.parametrize("setting", ["connect_timeout_s", "stall_timeout_s"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import sys
 from contextlib import asynccontextmanager
@@ -148,6 +149,31 @@ async def test_what_cannot_be_sent_is_counted(number: int, monkeypatch: pytest.M
         there.send(there.path_to(("127.0.0.1", 9)), [bytes(100)] * 3)
         assert counters.send_errors == {errno.errorcode[number]: 3}
         assert there.can_segment
+
+
+@linux_only
+@pytest.mark.parametrize(("number", "told"), [(errno.ENETUNREACH, True), (errno.EPERM, True), (errno.ENOBUFS, False)])
+async def test_a_peer_to_which_there_is_no_way_is_told(
+    number: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox()
+    async with bound(UdpNetwork(), inbox) as there:
+        assert isinstance(there, UdpSocket)
+        monkeypatch.setattr(there, "_socket", _Refusing(there._socket, number, singles=True))
+        path = there.path_to(("127.0.0.1", 9))
+        there.send(path, [bytes(100)])
+        assert inbox.unreachables == ([(path.peer, os.strerror(number).lower())] if told else [])
+
+
+@linux_only
+async def test_a_dialer_without_a_network_is_told_at_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(engine) as there:
+        ours = there._open_socket()
+        assert isinstance(ours, UdpSocket)
+        monkeypatch.setattr(ours, "_socket", _Refusing(ours._socket, errno.ENETUNREACH, singles=True))
+        termination = await dial(there, ("127.0.0.1", 9)).wait_closed()
+        assert termination.reason == "network is unreachable (127.0.0.1:9)"
+        assert there.statistics().closed == {"unreachable": 1}
 
 
 @linux_only
