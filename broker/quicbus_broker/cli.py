@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["broker"]
 
 _COMMON = frozenset({"qlog_dir"})
+_SWITCH = "true or false"
+_LIST = "a list of texts"
 
 
 class CannotListen(QuicbusError):
@@ -53,13 +55,30 @@ def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for setting in reversed(describe_settings(BrokerSettings)):
         if setting.name not in _COMMON:
             default = "" if setting.default == "none" else f" [{setting.default.strip('`')}]"
-            text = setting.text + default
-            function = click.option(setting.option, setting.name, metavar=_metavar(setting), help=text)(function)
+            function = _option(setting, setting.text + default)(function)
     return function
 
 
+def _option(setting: SettingDescription, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option; what is not given is `None`, so that the file and the environment are heard."""
+    if setting.allowed == _SWITCH:
+        both = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
+        return click.option(both, setting.name, default=None, help=text)
+    if setting.allowed == _LIST:
+        text = f"{text} May be repeated."
+        return click.option(
+            setting.option, setting.name, metavar=_metavar(setting), multiple=True, callback=_flattened, help=text
+        )
+    return click.option(setting.option, setting.name, metavar=_metavar(setting), help=text)
+
+
+def _flattened(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """`--seed a --seed b` and `--seed a,b` alike."""
+    return tuple(each for text in given for each in text.replace(",", " ").split()) if given else None
+
+
 def _metavar(setting: SettingDescription) -> str:
-    if setting.name == "listen":
+    if setting.name in ("listen", "seed", "advertise"):
         return "HOST:PORT"
     if setting.allowed.startswith("one of "):
         return setting.allowed.removeprefix("one of ").replace(", ", "|")
@@ -74,7 +93,9 @@ def _metavar(setting: SettingDescription) -> str:
 def broker(as_json: bool, **options: Any) -> None:
     """Run a broker until Ctrl-C or SIGTERM; a second one ends it at once.
 
-    The first start makes an authority, a node certificate and the local user's credential in the data folder.
+    The first start makes an authority, a node certificate and the local user's credential in the data folder. With
+    --seed it joins a mesh instead, with the node certificate that its data folder holds.
+
     Every option may also stand in quicbus.toml (`max_message_size = 4194304`) or the environment
     (`QUICBUS_MAX_MESSAGE_SIZE`).
     """
@@ -100,12 +121,16 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
 
 def _print_ready(node: Broker, *, as_json: bool) -> None:
     if as_json:
-        _print_json(event="ready", url=node.url, node=node.node_id.hex())
+        _print_json(
+            event="ready", url=node.url, node=node.node_id.hex(), mode=node.settings.mode, seeds=node.settings.seed
+        )
         return
     rows = {
         "url": node.url,
         "node": node.node_id.hex(),
         "mesh": node.mesh,
+        "mode": node.settings.mode,
+        "seeds": ", ".join(node.settings.seed) or "none",
         "engine": node.engine,
         "data folder": node.data_dir,
         "credential": node.credential_path,

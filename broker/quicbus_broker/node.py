@@ -31,7 +31,10 @@ class NodeIdentity:
             )
             self.boot = int(time.time() * 1000)
         else:
-            self._folder = DataFolder.open(self.data_dir, may_create_authority=True, node_name=settings.name or None)
+            # Who names a seed wants to join a mesh: a new one, made here, could never be part of it.
+            self._folder = DataFolder.open(
+                self.data_dir, may_create_authority=not settings.seed, node_name=settings.name or None
+            )
             try:
                 self.boot = self._folder.next_boot()
             except BaseException:

@@ -15,6 +15,8 @@ from quicbus.identity.names import check_name
 from quicbus.setting_values import convert_value
 from quicbus.settings import default_data_dir
 from quicbus_broker.edge import EdgeLimits
+from quicbus_broker.host_port import parse_advertised, parse_seed
+from quicbus_broker.mesh.config import MeshConfig
 
 __all__ = ["BrokerSettings", "parse_listen"]
 
@@ -32,6 +34,18 @@ class BrokerSettings:
     """Folder of keys and certificates; without it the user's data folder. A broker locks it while it runs."""
     name: str = ""
     """Name of this node in a certificate that is made at the first start; without it the host's name."""
+    seed: tuple[str, ...] = ()
+    """Nodes of the mesh to join, `HOST:PORT` (port 4433 unless given); one that answers is enough. Joining needs a node
+    certificate of that mesh: `quicbus cert issue --node NAME --out DIR`. Without a seed a first start makes a mesh."""
+    mode: Literal["hybrid", "server", "client"] = "hybrid"
+    """Towards other nodes: `hybrid` dials and accepts, `server` only accepts, `client` only dials (behind a NAT)."""
+    advertise: tuple[str, ...] = ()
+    """Where other nodes and clients reach this node, `HOST:PORT`, best first: for a port forward or a public name.
+    Without it the addresses of this host, and those under which other nodes saw it and reached it."""
+    max_hops: Annotated[int, msgspec.Meta(ge=1, le=255)] = MeshConfig().max_hops
+    """Over how many nodes a broadcast of this node may go; it must exceed the diameter of the mesh."""
+    discover: bool = False
+    """Find the nodes of this mesh on the local network by DNS-SD, and be found; needs `pip install 'quicbus[lan]'`."""
     engine: Literal["auto", "aioquic", "qh3"] = "auto"
     """QUIC implementation; `auto` takes qh3 where it is installed."""
     certificate: Path | None = None
@@ -82,6 +96,10 @@ class BrokerSettings:
         parse_listen(self.listen)
         if self.name:
             check_name(self.name)
+        object.__setattr__(self, "seed", tuple(dict.fromkeys(map(parse_seed, self.seed))))
+        object.__setattr__(self, "advertise", tuple(dict.fromkeys(map(parse_advertised, self.advertise))))
+        if self.mode == "client" and self.advertise:
+            raise InvalidSetting("advertise", "mode client accepts no nodes; leave it out, or choose --mode hybrid")
         if self.keep_alive_s >= self.idle_timeout_s:
             raise InvalidSetting("keep_alive_s", f"must be below idle_timeout_s ({self.idle_timeout_s:g})")
         named = {name for name in ("certificate", "private_key", "authority") if getattr(self, name) is not None}
@@ -93,6 +111,13 @@ class BrokerSettings:
     def folder(self) -> Path:
         """The data folder that is used."""
         return self.data_dir or default_data_dir()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is allowed and yet hardly meant, a sentence each, for the log."""
+        if self.mode == "server" and self.seed:
+            return ("mode server dials nobody: the seeds are not used, nodes of the mesh must dial this one",)
+        return ()
 
     @property
     def edge_limits(self) -> EdgeLimits:

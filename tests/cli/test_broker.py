@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 def test_first_line_of_stdout_says_ready(broker: BrokerProcess) -> None:
     first = json.loads(broker.stdout_lines[0])
-    assert set(first) == {"event", "url", "node"}
+    assert {"event", "url", "node", "mode", "seeds"} <= set(first)
     assert first["event"] == "ready"
     assert first["url"].startswith("quic://127.0.0.1:")
     assert len(bytes.fromhex(first["node"])) == 16
+    assert (first["mode"], first["seeds"]) == ("hybrid", [])
 
 
 @pytest.mark.parametrize("end", ["interrupt", "terminate"])
@@ -74,6 +75,32 @@ def test_port_in_use_is_named_with_the_remedy(broker: BrokerProcess, tmp_path: P
     assert ended.code == 1
     assert ended.stderr.startswith(f"quicbus: UDP port {broker.address.rpartition(':')[2]} is in use")
     assert "--listen" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_seed_without_a_node_certificate_makes_nothing_and_names_the_remedies(data_dir: Path) -> None:
+    ended = run_quicbus("broker", "--seed", "host:4433", "--data-dir", str(data_dir))
+    assert ended.code == 1
+    assert "`quicbus cert issue --node NAME --out DIR`" in ended.stderr
+    assert "--join" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--seed", "host:x"), "seed"),
+        (("--seed", "a:1", "--seed", "::1"), "seed"),
+        (("--advertise", "[::]:4433"), "advertise"),
+        (("--mode", "both"), "mode"),
+        (("--max-hops", "0"), "max_hops"),
+    ],
+)
+def test_a_wrong_option_of_the_mesh_is_one_line_and_code_2(options: tuple[str, ...], name: str) -> None:
+    ended = run_quicbus("broker", *options)
+    assert ended.code == 2
+    assert f"{name} (from option {options[-2]})" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
