@@ -6,13 +6,16 @@ types skipped by their length. Which side sends which frame, and when, is in doc
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
 from quicbus.wire.varint import decode_varint, encode_varint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "ALPN",
@@ -21,6 +24,7 @@ __all__ = [
     "STREAM_TYPE_CONTROL",
     "STREAM_TYPE_LANE",
     "Accepted",
+    "Brokers",
     "Drained",
     "Flush",
     "Flushed",
@@ -30,11 +34,16 @@ __all__ = [
     "Hello",
     "Limits",
     "NoResponder",
+    "PeerEntry",
+    "Peers",
+    "PeersWanted",
     "Ping",
     "Pong",
     "Proof",
     "ProofWanted",
     "Refused",
+    "Spread",
+    "SpreadWanted",
     "Subscribe",
     "Subscribed",
     "SubscriptionClosed",
@@ -58,6 +67,7 @@ SubscriptionId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 """Four bytes in the table of a Message record."""
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 """Neither NaN nor infinite."""
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Id128 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
@@ -101,13 +111,15 @@ class Hello(Frame, frozen=True, kw_only=True):
     TYPE = 0x02
     version: Count
     kind: str
-    """`client`; `node` is the mesh's."""
+    """`client` or `node`."""
     agent: str
     name: str = ""
     """A label for logs; what counts is the name in the certificate."""
     chain: list[bytes] = []
     """DER, the own certificate first."""
     signature: bytes = b""
+    boot: Count = 0
+    """Of a dialing node; it grows with each start."""
 
 
 class Accepted(Frame, frozen=True, kw_only=True):
@@ -120,9 +132,11 @@ class Accepted(Frame, frozen=True, kw_only=True):
     publish_credit: Count
     """Bytes of lane records that the dialer may send in all; `Taken.credit` raises it."""
     brokers: list[str] = []
-    """URLs of further brokers."""
+    """URLs of further brokers; `Brokers` brings later ones."""
     expires_in_s: Seconds | None = None
     """When the certificate, and with it the session, ends."""
+    observed: str = ""
+    """To nodes: the address and port that the dialer comes from, as the listener sees it."""
 
 
 class Subscribe(Frame, frozen=True, kw_only=True):
@@ -273,11 +287,68 @@ class Proof(Frame, frozen=True, kw_only=True):
     signature: bytes
 
 
+class PeersWanted(Frame, frozen=True, kw_only=True):
+    """Dialer: who is in the mesh? Answered by one or more Peers of the same id."""
+
+    TYPE = 0x15
+    id: Count
+
+
+class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node of the mesh, as the node that answers sees it."""
+
+    node: str
+    """Its id in hex."""
+    name: str
+    url: str = ""
+    """Where clients reach it; empty: nowhere."""
+    state: str
+    """`alive`, `suspect`, `failed` or `left`."""
+    rtt_ms: Milliseconds | None = None
+    linked: bool = False
+    mode: str
+    """`hybrid`, `server` or `client`."""
+    boot: Count
+    addresses: tuple[str, ...] = ()
+    is_self: bool = False
+    """The one that answers."""
+
+
+class Peers(Frame, frozen=True, kw_only=True):
+    TYPE = 0x16
+    id: Count
+    peers: tuple[PeerEntry, ...]
+    more: bool = False
+    """A further Peers of this id follows."""
+
+
+class SpreadWanted(Frame, frozen=True, kw_only=True):
+    """Dialer: answer once every node that is linked to the listener knows of this subscription."""
+
+    TYPE = 0x17
+    id: Count
+    subscription: SubscriptionId
+
+
+class Spread(Frame, frozen=True, kw_only=True):
+    TYPE = 0x18
+    id: Count
+    nodes: Count
+    """How many are linked, and know."""
+
+
+class Brokers(Frame, frozen=True, kw_only=True):
+    """Listener: the further brokers are these now, in place of those in Accepted or an earlier Brokers."""
+
+    TYPE = 0x19
+    brokers: tuple[str, ...]
+
+
 FRAME_TYPES: dict[int, type[Frame]] = {cls.TYPE: cls for cls in Frame.__subclasses__()}
 """0x20 Discover and 0x21 DiscoveryResponse are the mesh's."""
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders = {number: msgspec.msgpack.Decoder(cls) for number, cls in FRAME_TYPES.items()}
+_decoders: dict[type[Frame], msgspec.msgpack.Decoder[Frame]] = {}
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -290,10 +361,16 @@ class FrameParser:
     """Cuts a control stream (after its type byte) into frames, however the bytes are split.
 
     A frame longer than `max_size` is a violation; one of an unknown type is skipped without being held in memory.
+    `max_size` and `types` may be replaced at any time and count for the frames that come then.
     """
 
-    def __init__(self, max_size: int = limits.MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF) -> None:
+    def __init__(
+        self,
+        max_size: int = limits.MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF,
+        types: Mapping[int, type[Frame]] = FRAME_TYPES,
+    ) -> None:
         self.max_size = max_size
+        self.types = types
         self._buffer = bytearray()
         self._skip = 0
 
@@ -302,11 +379,13 @@ class FrameParser:
 
         Raises `ProtocolViolation`; the stream is of no use after that.
         """
+        return list(self.read(data))
+
+    def read(self, data: bytes) -> Iterator[Frame]:
+        """Like `feed`, frame by frame: what is done with one can replace `types` before the next is decoded."""
         self._buffer += data
-        frames: list[Frame] = []
         while (frame := self._next()) is not None:
-            frames.append(frame)
-        return frames
+            yield frame
 
     def _next(self) -> Frame | None:
         buffer = self._buffer
@@ -321,7 +400,8 @@ class FrameParser:
             if header is None:
                 return None
             number, size, start = header
-            if number not in _decoders:
+            frame_type = self.types.get(number)
+            if frame_type is None:
                 del buffer[:start]
                 self._skip = size
                 continue
@@ -332,7 +412,7 @@ class FrameParser:
                 return None
             body = bytes(buffer[start:end])
             del buffer[:end]
-            return _decode(number, body)
+            return _decode(frame_type, body)
 
 
 def _frame_header(buffer: bytearray) -> tuple[int, int, int] | None:
@@ -346,8 +426,11 @@ def _frame_header(buffer: bytearray) -> tuple[int, int, int] | None:
     return number[0], size[0], size[1]
 
 
-def _decode(number: int, body: bytes) -> Frame:
+def _decode(frame_type: type[Frame], body: bytes) -> Frame:
+    decoder = _decoders.get(frame_type)
+    if decoder is None:
+        decoder = _decoders[frame_type] = msgspec.msgpack.Decoder(frame_type)
     try:
-        return _decoders[number].decode(body)
+        return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolViolation(f"{FRAME_TYPES[number].__name__}: {error}") from None
+        raise ProtocolViolation(f"{frame_type.__name__}: {error}") from None

@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from quicbus.wire import batch, frames
@@ -19,6 +20,7 @@ _BY_HINT: dict[object, st.SearchStrategy[Any]] = {
     frames.Positive: st.integers(1, 2**64 - 1),
     frames.SubscriptionId: st.integers(0, 2**32 - 1),
     frames.Seconds: st.floats(0, 1e12),
+    frames.Milliseconds: st.floats(0, 1e15),
     frames.Id128: st.binary(min_size=16, max_size=16),
     bool: st.booleans(),
     bytes: st.binary(max_size=40),
@@ -35,10 +37,13 @@ def _strategy_for(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(_strategy_for, arguments))
     if origin is list:
         return st.lists(_strategy_for(arguments[0]), max_size=3)
+    if origin is tuple:
+        assert arguments[1] is Ellipsis
+        return st.lists(_strategy_for(arguments[0]), max_size=3).map(tuple)
     if origin is dict:
         return st.dictionaries(_strategy_for(arguments[0]), _strategy_for(arguments[1]), max_size=3)
-    assert hint is frames.Limits
-    return instances_of(frames.Limits)
+    assert issubclass(hint, msgspec.Struct)
+    return instances_of(hint)
 
 
 def instances_of(cls: type[Any]) -> st.SearchStrategy[Any]:

@@ -36,6 +36,12 @@ def test_worked_example_of_a_frame_is_what_the_code_reads_and_writes() -> None:
     assert frames.encode_frame(frames.Ping(id=7)) == example("ping")
 
 
+def test_worked_example_of_the_peers_is_what_the_code_reads_and_writes() -> None:
+    peer = frames.PeerEntry(node="0a" * 16, name="tokyo", state="alive", mode="hybrid", boot=1, is_self=True)
+    assert frames.FrameParser().feed(example("peers")) == [frames.Peers(id=1, peers=(peer,))]
+    assert frames.encode_frame(frames.Peers(id=1, peers=(peer,))) == example("peers")
+
+
 def test_worked_example_of_a_batch_is_what_the_code_reads_and_writes() -> None:
     body = batch.encode_body(b"a/b", [b"hi", b"21.5"], number=1)
     assert records.encode_publish(body) == example("publish")
@@ -72,6 +78,8 @@ def test_every_frame_and_each_of_its_fields_is_described(cls: type[frames.Frame]
     assert start is not None, f"{cls.__name__} (0x{cls.TYPE:02X}) is not described"
     section = re.split(r"\n\n\*\*|\n## ", DOCUMENT[start.start() :])[0]
     missing = [name for name in cls.__struct_fields__ if f"`{name}`" not in section]
+    if cls is frames.Peers:
+        missing += [name for name in frames.PeerEntry.__struct_fields__ if f"`{name}`" not in section]
     if cls is frames.Welcome:
         missing += [name for name in frames.Limits.__struct_fields__ if f"`limits.{name}`" not in section]
     assert not missing, f"{cls.__name__}: {missing} not described"
