@@ -48,6 +48,22 @@ MAX_PENDING = 65_536
 MAX_PENDING_SIZE = 64 * 1024 * 1024
 BLOCK_TIMEOUT_S = 30.0
 
+# --- links between nodes ---------------------------------------------------------------------------------------------
+LINK_WINDOW = 8 * 1024 * 1024
+"""Bytes of records that one node may have on their way to another: two of a client's, for several publishers share it.
+Larger serves longer ways at full speed, smaller keeps what a lost link takes with it small."""
+LINK_QUEUE_SIZE = 64 * 1024 * 1024
+"""Bytes that wait for room in the window; then the oldest is dropped, or publishers wait."""
+MAX_BUNDLE_SIZE = MAX_MESSAGE_SIZE_CEILING + 1024 * 1024
+"""Of a record on a link: nodes may be set to different `max_message_size`. A bundle holds one turn of its origin, which
+closes it long before, unless a single batch is larger."""
+MAX_NODE_CONNECTIONS = 1024
+"""Sessions of kind node that a node accepts: links, and those that serve others directly for a minute."""
+MAX_KNOWN_KEYS = 131_072
+"""Public keys of nodes that are kept to check signatures, about 1 KiB each; the longest unused one goes."""
+MAX_DIALED_ADDRESSES = 16
+"""Of one name."""
+
 # --- transport: memory below the streams ----------------------------------------------------------------------------
 UNDELIVERED_BEFORE_PROOF = 64 * 1024
 UNDELIVERED_SLACK = 1024 * 1024
@@ -90,3 +106,5 @@ assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirection
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"
 assert PUBLISH_WINDOW > MAX_MESSAGE_SIZE + BATCH_OVERHEAD
+assert LINK_QUEUE_SIZE >= 4 * LINK_WINDOW, "congestion is told at half of it, after a window's worth"
+assert LINK_WINDOW + UNDELIVERED_SLACK > 2 * MAX_MESSAGE_SIZE

@@ -9,6 +9,7 @@ from quicbus.identity.keys import mesh_id_of, node_id_of
 from quicbus.identity.names import Role, mesh_of, server_name_of
 from quicbus.identity.peer import Peer, ProofRefused, check_listener_certificate
 from quicbus.identity.proof import Verifier, sign_proof
+from quicbus.identity.signatures import SignatureContext, is_signed_by, sign
 
 __all__ = [
     "CHANNEL_BINDING_SIZE",
@@ -20,14 +21,17 @@ __all__ = [
     "Peer",
     "ProofRefused",
     "Role",
+    "SignatureContext",
     "Verifier",
     "check_listener_certificate",
     "describe_certificate",
+    "is_signed_by",
     "load_authority",
     "mesh_id_of",
     "mesh_of",
     "node_id_of",
     "prepare_node_folder",
     "server_name_of",
+    "sign",
     "sign_proof",
 ]

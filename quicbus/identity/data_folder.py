@@ -7,6 +7,7 @@ node.pem            this node's certificate
 node-key.pem        its key: the node's id is a hash of it
 credential.pem      what local applications connect with; named after the local user
 boot                the last boot number, in decimal
+members.json        members of the mesh that a restarted broker dials besides its seeds
 lock                locked while a broker uses the folder; holds its process id
 ```
 

@@ -77,19 +77,33 @@ class Verifier:
                 f"a proof has at most {MAX_CHAIN_LENGTH} certificates and a signature of {MAX_SIGNATURE_SIZE} bytes; "
                 f"use a credential file as {_REMEDIES[role]} writes it",
             )
-        chain = [parse_certificate(der) for der in chain_der]
-        peer = peer_of(chain[0])
-        self._check_mesh(peer)
-        _check_period(chain[0], peer, now)
-        self._check_chain(chain, peer, now)
+        peer, public_key = self.verify_chain(chain_der, now)
         if peer.role is not role:
             raise ProofRefused(
                 CloseCode.CREDENTIAL_WRONG_ROLE,
                 f"a {peer.role} certificate ({peer.name}) can't open a {kind} session; "
                 f"use a {role} credential, as {_REMEDIES[role]} writes it",
             )
-        self._check_signature(chain[0], signature, channel_binding, peer, kind)
+        self._check_signature(public_key, signature, channel_binding, peer, kind)
         return peer
+
+    def verify_chain(self, chain_der: Sequence[bytes], now: dt.datetime) -> tuple[Peer, ec.EllipticCurvePublicKey]:
+        """Return whom a chain is for, and the key in it; raises `ProofRefused`.
+
+        That it leads to the authority and is valid now says nothing about who shows it.
+        """
+        if not 0 < len(chain_der) <= MAX_CHAIN_LENGTH:
+            raise ProofRefused(
+                CloseCode.CREDENTIAL_INVALID, f"a chain has 1 to {MAX_CHAIN_LENGTH} certificates, not {len(chain_der)}"
+            )
+        chain = [parse_certificate(der) for der in chain_der]
+        peer = peer_of(chain[0])
+        self._check_mesh(peer)
+        _check_period(chain[0], peer, now)
+        self._check_chain(chain, peer, now)
+        public_key = chain[0].public_key()
+        assert isinstance(public_key, ec.EllipticCurvePublicKey)  # parse_certificate refused all others
+        return peer, public_key
 
     def _check_mesh(self, peer: Peer) -> None:
         if peer.mesh != self.mesh:
@@ -121,10 +135,8 @@ class Verifier:
             ) from None
 
     def _check_signature(
-        self, certificate: x509.Certificate, signature: bytes, channel_binding: bytes, peer: Peer, kind: str
+        self, public_key: ec.EllipticCurvePublicKey, signature: bytes, channel_binding: bytes, peer: Peer, kind: str
     ) -> None:
-        public_key = certificate.public_key()
-        assert isinstance(public_key, ec.EllipticCurvePublicKey)  # parse_certificate refused all others
         signed = _signed_bytes(self.mesh, channel_binding, peer.node_id, kind)
         try:
             public_key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))

@@ -1,0 +1,144 @@
+"""`Signing` as it runs in production: ECDSA on P-256, with the key of the node's certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quicbus import limits
+from quicbus.identity import ProofRefused, Role, SignatureContext, is_signed_by, sign
+from quicbus.wire.node_frames import InterestPiece, MemberRecord, Signed
+from quicbus_broker.mesh.signing import Forged
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from quicbus.identity import Credential, Verifier
+
+__all__ = ["NodeSigning"]
+
+MAX_ADDRESSES = 32
+MAX_VIA = 64
+MAX_ADDRESS_SIZE = 260
+"""A DNS name has at most 253 bytes."""
+MODES = frozenset(("hybrid", "server", "client"))
+
+_encoder = msgspec.msgpack.Encoder()
+_records = msgspec.msgpack.Decoder(MemberRecord)
+_pieces = msgspec.msgpack.Decoder(InterestPiece)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A node whose certificate was verified."""
+
+    certificate: bytes
+    """DER."""
+    name: str
+    public_key: ec.EllipticCurvePublicKey
+    not_after: dt.datetime
+
+
+class NodeSigning:
+    """`credential` is asked at each signature: it may have been renewed. Keys of others are kept, a bounded number."""
+
+    def __init__(
+        self,
+        credential: Callable[[], Credential],
+        verifier: Verifier,
+        wall_clock: Callable[[], dt.datetime],
+        *,
+        max_known: int = limits.MAX_KNOWN_KEYS,
+    ) -> None:
+        self._credential = credential
+        self._verifier = verifier
+        self._wall_clock = wall_clock
+        self._max_known = max_known
+        self._known: dict[bytes, _Known] = {}
+
+    def seal_record(self, record: MemberRecord) -> Signed:
+        credential = self._credential()
+        payload = _encoder.encode(msgspec.structs.replace(record, chain=tuple(credential.chain_der)))
+        return Signed(payload, sign(credential, SignatureContext.RECORD, payload))
+
+    def open_record(self, signed: Signed) -> MemberRecord:
+        try:
+            record = _records.decode(signed.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Forged(f"an unreadable member record: {error}") from None
+        _check_sizes(record)
+        known = self._known.get(record.node)
+        if known is None or not record.chain or known.certificate != record.chain[0]:
+            known = self._verify(record)
+        self._check_holder(record, known)
+        if not self._is_signed(known, SignatureContext.RECORD, signed.payload, signed.signature):
+            raise Forged(f"the record of node {record.node.hex()} is not signed by it")
+        self._remember(record.node, known)
+        return record
+
+    def seal_interest(self, piece: InterestPiece) -> Signed:
+        payload = _encoder.encode(piece)
+        return Signed(payload, sign(self._credential(), SignatureContext.INTEREST, payload))
+
+    def open_interest(self, signed: Signed) -> InterestPiece:
+        try:
+            piece = _pieces.decode(signed.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Forged(f"an unreadable piece of interest: {error}") from None
+        known = self._known.get(piece.node)
+        if known is None:
+            raise Forged(f"interest of node {piece.node.hex()}, of which no record is known")
+        if not self._is_signed(known, SignatureContext.INTEREST, signed.payload, signed.signature):
+            raise Forged(f"the interest of node {piece.node.hex()} is not signed by it")
+        return piece
+
+    def sign_bundle(self, signed: bytes) -> bytes:
+        return sign(self._credential(), SignatureContext.BUNDLE, signed)
+
+    def check_bundle(self, origin: bytes, signed: bytes, signature: bytes) -> bool:
+        known = self._known.get(origin)
+        return known is not None and self._is_signed(known, SignatureContext.BUNDLE, signed, signature)
+
+    def knows(self, node: bytes) -> bool:
+        return node in self._known
+
+    def _verify(self, record: MemberRecord) -> _Known:
+        try:
+            peer, public_key = self._verifier.verify_chain(record.chain, self._wall_clock())
+        except ProofRefused as error:
+            raise Forged(f"the record of node {record.node.hex()}: {error.why}") from None
+        if peer.role is not Role.NODE:
+            raise Forged(f"a record with the certificate of {peer.role} {peer.name}")
+        if peer.node_id != record.node:
+            raise Forged(f"a record of node {record.node.hex()} with the certificate of node {peer.node_id.hex()}")
+        return _Known(record.chain[0], peer.name, public_key, peer.not_after)
+
+    def _check_holder(self, record: MemberRecord, known: _Known) -> None:
+        if record.name != known.name:
+            raise Forged(f"node {record.node.hex()} calls itself {record.name!r}, its certificate {known.name!r}")
+        if self._wall_clock() > known.not_after:
+            raise Forged(f"the certificate of node {known.name} expired on {known.not_after:%Y-%m-%d %H:%M} UTC")
+
+    def _is_signed(self, known: _Known, context: SignatureContext, payload: bytes, signature: bytes) -> bool:
+        return is_signed_by(known.public_key, self._verifier.mesh, context, payload, signature)
+
+    def _remember(self, node: bytes, known: _Known) -> None:
+        self._known.pop(node, None)
+        self._known[node] = known
+        if len(self._known) > self._max_known:
+            del self._known[next(iter(self._known))]
+
+
+def _check_sizes(record: MemberRecord) -> None:
+    """What is kept for each member of the mesh has bounds, whoever signed it."""
+    if len(record.addresses) > MAX_ADDRESSES or len(record.via) > MAX_VIA:
+        raise Forged(f"the record of node {record.node.hex()} lists more than a record may")
+    if any(len(address) > MAX_ADDRESS_SIZE for address in record.addresses):
+        raise Forged(f"the record of node {record.node.hex()} has an address of over {MAX_ADDRESS_SIZE} characters")
+    if record.mode not in MODES:
+        raise Forged(f"the record of node {record.node.hex()} has the unknown mode {record.mode[:20]!r}")
