@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from quicbus.transport.connection import Address
     from quicbus_broker.settings import BrokerSettings
 
-__all__ = ["MAX_ADDRESSES", "AdvertisedAddresses", "Interface", "ObservedAddresses", "host_addresses"]
+__all__ = ["MAX_ADDRESSES", "AdvertisedAddresses", "Interface", "ObservedAddresses", "host_addresses", "interfaces_up"]
 
 MAX_ADDRESSES = 8
 """Who wants to reach a node tries them in turn, and every member keeps them of all others."""
@@ -47,7 +47,7 @@ class AdvertisedAddresses:
         self._fixed = settings.advertise
         self._is_dialed = settings.mode != "client"
         self._bound = bound
-        self._interfaces = interfaces or _interfaces_up
+        self._interfaces = interfaces or interfaces_up
         self.observed = ObservedAddresses()
 
     def current(self, now: float = 0.0) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def _is_for_others(address: str) -> bool:
     return ip is not None and not ip.is_loopback
 
 
-def _interfaces_up() -> list[Interface]:
+def interfaces_up() -> list[Interface]:
     """Return the interfaces of this host; none where the system does not tell."""
     try:
         of_interfaces = psutil.net_if_addrs()
