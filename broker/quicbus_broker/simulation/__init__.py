@@ -1,0 +1,1 @@
+"""The deterministic network that runs thousands of mesh machines in one process: faults, invariants, measurements."""
