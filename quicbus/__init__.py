@@ -25,6 +25,7 @@ from quicbus.client.events import (
     Status,
     SubscriptionFailed,
 )
+from quicbus.client.peers import Peer
 from quicbus.client.statistics import ClientStatistics, SubscriptionStatistics
 from quicbus.exceptions import (
     ClientClosed,
@@ -78,6 +79,7 @@ __all__ = [
     "MessagesRefused",
     "NoResponders",
     "NotPermitted",
+    "Peer",
     "ProtocolViolation",
     "PublishRefused",
     "QuicbusError",

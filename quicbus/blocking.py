@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from quicbus.client.api import Client as AsyncClient
     from quicbus.client.events import Event, EventFeed, Status
     from quicbus.client.message import Message as AsyncMessage
+    from quicbus.client.peers import Peer
     from quicbus.client.statistics import ClientStatistics, SubscriptionStatistics
     from quicbus.client.subscription import Subscription as AsyncSubscription
     from quicbus.identity import Credential
@@ -226,8 +227,8 @@ class Subscription:
             if not self._subscription.is_closed:
                 raise
 
-    def wait_spread(self, timeout: float | None = None) -> None:
-        self._thread.run(self._subscription.wait_spread(timeout))
+    def wait_spread(self, timeout: float | None = None) -> int:
+        return self._thread.run(self._subscription.wait_spread(timeout))
 
     def close(self) -> None:
         """Leave; closing twice is fine, also after the client."""
@@ -400,6 +401,9 @@ class Client:
 
     def ping(self, timeout: float | None = None) -> float:
         return self._thread.run(self._client.ping(timeout))
+
+    def peers(self, timeout: float | None = None) -> list[Peer]:
+        return self._thread.run(self._client.peers(timeout))
 
     def close(self, timeout: float = 5.0) -> None:
         """As `quicbus.Client.close`; then the thread ends. Closing twice is fine, also from several threads."""

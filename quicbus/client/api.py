@@ -13,6 +13,7 @@ from quicbus import limits
 from quicbus.client.dialing import EndpointDialer, MemoryDialer, load_credential
 from quicbus.client.handlers import Handlers
 from quicbus.client.link import Link
+from quicbus.client.peers import peer_of
 from quicbus.client.statistics import ClientStatistics
 from quicbus.client.subscription import Subscription
 from quicbus.client.supervisor import Supervisor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from quicbus.client.dialing import Dialer
     from quicbus.client.events import EventFeed, Status
     from quicbus.client.message import Message
+    from quicbus.client.peers import Peer
     from quicbus.identity import Credential
     from quicbus.transport.connection import Address
     from quicbus.transport.engine import Engine
@@ -313,6 +315,13 @@ class Client:
     async def ping(self, timeout: float | None = None) -> float:
         """Return the seconds that the broker took to answer. Raises `ConnectionLost`, and `WaitTimeout`."""
         return await self._link.ping(timeout)
+
+    async def peers(self, timeout: float | None = None) -> list[Peer]:
+        """Return the nodes of the mesh as the connected broker sees them, itself included, alive ones or not.
+
+        While disconnected it waits for the next broker. Raises `WaitTimeout` after `timeout` seconds.
+        """
+        return [peer_of(entry) for entry in await self._link.peers(timeout)]
 
     # --- closing
 

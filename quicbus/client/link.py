@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quicbus.client.events import (
     Connected,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from quicbus.client.session import Session
     from quicbus.client.subscription import Subscription
-    from quicbus.wire.frames import GoAway
+    from quicbus.wire.frames import GoAway, PeerEntry
 
 __all__ = ["Link", "describe_termination"]
 
@@ -286,7 +286,7 @@ class Link:
                 session = await self.wait_session()
                 over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 began = time.perf_counter()  # The clock of uvloop has milliseconds only.
-                session.ping(lambda: None if over.done() else over.set_result(None))
+                session.queries.ping(lambda: None if over.done() else over.set_result(None))
                 while not over.done():
                     if session is not self.session:
                         raise ConnectionLost("the connection was lost before the answer came")
@@ -295,6 +295,30 @@ class Link:
         except TimeoutError:
             assert timeout is not None
             raise WaitTimeout("ping", timeout) from None
+
+    async def peers(self, timeout: float | None) -> list[PeerEntry]:
+        """Return the members of the mesh; a broker that is lost meanwhile leaves the answer to the next one."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    answer = await self._ask_peers(await self.wait_session())
+                    if answer is not None:
+                        return answer
+        except TimeoutError:
+            assert timeout is not None
+            raise WaitTimeout("peers", timeout) from None
+
+    async def _ask_peers(self, session: Session) -> list[PeerEntry] | None:
+        over: asyncio.Future[list[PeerEntry]] = asyncio.get_running_loop().create_future()
+        discard = session.queries.peers(lambda entries: None if over.done() else over.set_result(entries))
+        try:
+            while not over.done():
+                if session is not self.session:
+                    return None
+                await self._wait_either(over)
+            return over.result()
+        finally:
+            discard()
 
     # --- subscriptions
 
@@ -355,7 +379,7 @@ class Link:
         finally:
             self._waiters.discard(waiter)
 
-    async def _wait_either(self, over: asyncio.Future[None]) -> None:
+    async def _wait_either(self, over: asyncio.Future[Any]) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:

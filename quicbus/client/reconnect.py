@@ -31,6 +31,7 @@ class DialPlan:
     def __init__(self, urls: Sequence[BrokerUrl], rng: random.Random) -> None:
         self._given = list(urls)
         self._urls = list(urls)
+        self._current = urls[0]
         self._rng = rng
         self._round = 0
         self._start = 0
@@ -42,9 +43,14 @@ class DialPlan:
 
     def connected(self, url: BrokerUrl, further: Sequence[BrokerUrl]) -> None:
         """`url` works and names further brokers: they are tried after the given ones."""
-        self._urls = list(dict.fromkeys([*self._given, *further]))
+        self._current = url
         self._round = 0
-        self._start = self._urls.index(url) if url in self._urls else 0
+        self.learned(further)
+
+    def learned(self, further: Sequence[BrokerUrl]) -> None:
+        """The further brokers are these now. The one that works names only others."""
+        self._urls = list(dict.fromkeys([*self._given, self._current, *further]))
+        self._start = self._urls.index(self._current)
 
     def pause(self) -> float:
         """Return how long to wait before the next round."""

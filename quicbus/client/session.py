@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quicbus import limits
 from quicbus.client.delivery import Arrival, Leg
+from quicbus.client.queries import Queries
 from quicbus.exceptions import ProtocolViolation
 from quicbus.transport.engine import cut_reason
 from quicbus.wire import frames
@@ -19,7 +20,7 @@ from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.records import KIND_MESSAGE, Oversize, RecordParser, decode_delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from quicbus.client.delivery import Inbox
     from quicbus.client.flushing import Flushes
@@ -71,6 +72,10 @@ class SessionOwner(Protocol):
         """The broker did not take messages; `topic` is empty where it is not known."""
         ...
 
+    def brokers_changed(self, session: Session) -> None:
+        """The broker named further brokers, in place of those it had named."""
+        ...
+
     def closed(self, session: Session, termination: Terminated) -> None: ...
 
 
@@ -114,6 +119,9 @@ class Session:
         self.acceptance: frames.Accepted | None = None
         self.termination: Terminated | None = None
         self.violation: ProtocolViolation | None = None
+        self.brokers: Sequence[str] = ()
+        """URLs of further brokers, as this one told last."""
+        self.queries = Queries(self._send)
         self._owner = owner
         self._bus = bus
         self._clock = clock
@@ -132,8 +140,6 @@ class Session:
         self._last_leg = 0
         self._credit_due: dict[int, Leg] = {}
         self._requests: OrderedDict[int, int] = OrderedDict()
-        self._last_ping = 0
-        self._pings: dict[int, Callable[[], None]] = {}
         self._granted = 0
         self._is_draining = False
         self._handlers: dict[type[frames.Frame], Callable[..., None]] = {
@@ -147,7 +153,10 @@ class Session:
             frames.NoResponder: self._on_no_responder,
             frames.Flushed: self._on_flushed,
             frames.Ping: self._on_ping,
-            frames.Pong: self._on_pong,
+            frames.Pong: self.queries.on_pong,
+            frames.Peers: self.queries.on_peers,
+            frames.Spread: self.queries.on_spread,
+            frames.Brokers: self._on_brokers,
             frames.GoAway: self._on_go_away,
             frames.Drained: self._on_drained,
             frames.ProofWanted: self._on_proof_wanted,
@@ -209,14 +218,6 @@ class Session:
         if leg.id in self._legs and leg.consumed > leg.reported:
             self._credit_due[leg.id] = leg
             self.connection.transmit_soon()
-
-    def ping(self, answered: Callable[[], None] = lambda: None) -> None:
-        """Have the broker answer; `answered` is called when it does."""
-        self._last_ping += 1
-        if len(self._pings) >= limits.EVENTS_BUFFER:
-            del self._pings[next(iter(self._pings))]
-        self._pings[self._last_ping] = answered
-        self._send(frames.Ping(id=self._last_ping))
 
     def go_away(self, reason: str, deadline_s: float) -> None:
         """Ask the broker to take what is under way; `drained` follows."""
@@ -427,6 +428,7 @@ class Session:
         if self.acceptance is not None:
             raise ProtocolViolation("a second Accepted")
         self.acceptance = frame
+        self.brokers = frame.brokers
         self._allow(0)
         self._owner.accepted(self)
 
@@ -474,11 +476,11 @@ class Session:
     def _on_ping(self, frame: frames.Ping) -> None:
         self._send(frames.Pong(id=frame.id))
 
-    def _on_pong(self, frame: frames.Pong) -> None:
-        # The watchdog looks at `Connection.last_heard`, which has moved.
-        answered = self._pings.pop(frame.id, None)
-        if answered is not None:
-            answered()
+    def _on_brokers(self, frame: frames.Brokers) -> None:
+        if self.acceptance is None:
+            raise ProtocolViolation("Brokers before Accepted")
+        self.brokers = frame.brokers
+        self._owner.brokers_changed(self)
 
     def _on_go_away(self, frame: frames.GoAway) -> None:
         self._owner.going_away(self, frame)

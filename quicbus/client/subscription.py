@@ -171,14 +171,20 @@ class Subscription:
                 self._report_credit()
             yield messages
 
-    async def wait_spread(self, timeout: float | None = None) -> None:
-        """Return once all linked nodes know of the subscription; raises `WaitTimeout`.
+    async def wait_spread(self, timeout: float | None = None) -> int:
+        """Return once all nodes that the broker is linked to know of the subscription, and how many those are.
 
-        With a single broker that is as soon as it has confirmed.
+        In a mesh of up to seven brokers that is all of them, and what is published anywhere from then on reaches it; a
+        larger mesh needs a few more round trips. With a single broker it is as soon as it has confirmed. When the
+        connection is lost it waits for that of the next broker. Raises `WaitTimeout`, and what entering raises.
         """
         try:
             async with asyncio.timeout(timeout):
                 await self._enter()
+                while True:
+                    nodes = await self._ask_spread()
+                    if nodes is not None:
+                        return nodes
         except TimeoutError:
             assert timeout is not None
             raise WaitTimeout(f"spread of the subscription to {self.filter!r}", timeout) from None
@@ -216,6 +222,7 @@ class Subscription:
             max_pending=self.max_pending,
             max_pending_size=self.max_pending_bytes,
         )
+        self._wake()
 
     def fail(self, error: Exception) -> None:
         """Nothing will arrive any more: what has arrived stays readable, then `error` is raised."""
@@ -299,6 +306,30 @@ class Subscription:
                 self._report_credit()
             await self._wait()
             self._since_turn = 0
+
+    async def _ask_spread(self) -> int | None:
+        """Ask the broker that is connected; `None`: it was lost before it answered, or there is none."""
+        session, leg = self._session, self._leg
+        answers: list[int] = []
+
+        def answered(nodes: int) -> None:
+            answers.append(nodes)
+            self._wake()
+
+        discard = session.queries.spread(leg.id, answered) if session and leg else None
+        try:
+            while True:
+                if self._is_closed:
+                    raise ClientClosed("subscription")
+                self._raise_failure()
+                if answers:
+                    return answers[0]
+                if leg is not self._leg:
+                    return None
+                await self._wait()
+        finally:
+            if discard is not None:
+                discard()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -44,6 +44,8 @@ HEAD_START_S = 0.3
 ATTEMPT_TIMEOUT_S = 5.0
 """For one URL: QUIC itself repeats a lost first datagram several times in it."""
 GO_AWAY_SLACK_S = 1.0
+MAX_FURTHER = 64
+"""Further brokers that are remembered: each one that is gone may take `ATTEMPT_TIMEOUT_S` of a round."""
 _TLS_REFUSALS = frozenset(0x100 + alert for alert in (42, 43, 45, 46, 48, 51, 120))
 """bad certificate, unsupported, expired, unknown, unknown authority, bad signature, no common ALPN: trying again with
 the same credential at the same broker does not help."""
@@ -126,7 +128,7 @@ class Supervisor:
                 break
             verdict = watch.look(self._loop.time(), session.connection.last_heard)
             if verdict is Verdict.PING:
-                session.ping()
+                session.queries.ping()
             elif verdict is Verdict.DIAL_BESIDE and dialing is None:
                 _log.info("= no answer from the broker, dialing beside", extra=self._link.named)
                 self._begin_dialing(pause=False)
@@ -153,12 +155,7 @@ class Supervisor:
             waiting.cancel()
 
     def _adopt(self, session: Session, url: BrokerUrl) -> None:
-        assert session.acceptance is not None
-        further: list[BrokerUrl] = []
-        for text in session.acceptance.brokers:
-            with contextlib.suppress(InvalidSetting):
-                further.append(parse_url(text))
-        self._plan.connected(url, further)
+        self._plan.connected(url, _further(session))
         if not session.is_closed:
             self._link.adopt(session, str(url))
 
@@ -303,6 +300,10 @@ class Supervisor:
         if session is self._link.session:
             self._link.report_refused(topic, messages, reason, detail)
 
+    def brokers_changed(self, session: Session) -> None:
+        if session is self._link.session:
+            self._plan.learned(_further(session))
+
     def closed(self, session: Session, termination: Terminated) -> None:
         error = _failure_of(termination, session)
         future = self._attempts.get(session)
@@ -316,6 +317,15 @@ class Supervisor:
                 self._link.refuse(error)
         self.is_drained.set()
         self._changed.set()
+
+
+def _further(session: Session) -> list[BrokerUrl]:
+    """Return the further brokers that a session was told of; one that is no URL helps nobody."""
+    further: list[BrokerUrl] = []
+    for text in session.brokers[:MAX_FURTHER]:
+        with contextlib.suppress(InvalidSetting):
+            further.append(parse_url(text))
+    return further
 
 
 def _failure_of(termination: Terminated, session: Session) -> QuicbusError:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NODE = b"n" * 16
 SESSION = b"s" * 16
+ALONE = frames.PeerEntry(node=NODE.hex(), name="scripted", state="alive", mode="hybrid", boot=1, is_self=True)
 F = TypeVar("F", bound=frames.Frame)
 
 
@@ -187,6 +188,10 @@ class ScriptedBroker:
             self.send(frames.Flushed(id=frame.id, accepted=self.taken_messages, refused=self.refused_messages))
         elif isinstance(frame, frames.Ping):
             self.send(frames.Pong(id=frame.id))
+        elif isinstance(frame, frames.PeersWanted):
+            self.send(frames.Peers(id=frame.id, peers=(ALONE,)))
+        elif isinstance(frame, frames.SpreadWanted):
+            self.send(frames.Spread(id=frame.id, nodes=0))
         elif isinstance(frame, frames.GoAway):
             self.send(frames.Drained(batches=0))
 

@@ -591,5 +591,5 @@ async def test_a_subscription_at_a_single_broker_is_spread_once_it_is_confirmed(
         with pytest.raises(WaitTimeout):
             await messages.wait_spread(0.01)
         dialer.broker.send(frames.Subscribed(id=1))
-        await messages.wait_spread(5)
         dialer.broker.auto = True
+        await messages.wait_spread(5)

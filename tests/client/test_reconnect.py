@@ -43,7 +43,18 @@ def test_further_brokers_are_learned_from_the_one_that_works() -> None:
     plan.connected(A, [B, A])
     assert plan.urls == [A, B]
     plan.connected(B, [C])
-    assert plan.urls == [A, C], "what a former broker named is forgotten, what was given is not"
+    assert plan.urls == [B, C, A], "the one that works comes first, although it names only others"
+    plan.connected(C, [])
+    assert plan.urls == [C, A], "what a former broker named is forgotten, what was given is not"
+
+
+def test_brokers_that_are_learned_later_replace_those_learned_before() -> None:
+    plan = DialPlan([A], random.Random(1))
+    plan.connected(A, [B])
+    plan.learned([C])
+    assert plan.urls == [A, C]
+    plan.failed()
+    assert plan.urls == [C, A]
 
 
 def looks(watch: StallWatch, times: list[float], heard: float) -> list[tuple[float, Verdict]]:

@@ -207,7 +207,7 @@ def test_a_lying_batch_closes_the_connection() -> None:
 def test_a_ping_is_answered_and_an_answer_is_told() -> None:
     pipe, session, broker, _ = joined()
     answered: list[bool] = []
-    session.ping(lambda: answered.append(True))
+    session.queries.ping(lambda: answered.append(True))
     broker.send(frames.Ping(id=77))
     pipe.pump()
     assert answered == [True]
