@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -220,7 +220,8 @@ class BrokerProcess(Launched):
     """`quicbus broker` as a process of its own, ready when the constructor returns.
 
     Without `data_dir` it gets a temporary one that `close()` removes. `listen` port 0 picks a free port; to start a
-    broker again at the same place pass the `data_dir` and `address` of the first.
+    broker again at the same place pass the `data_dir` and `address` of the first. For one that joins a mesh prepare
+    `data_dir` with `quicbus.identity.data_folder.prepare_node_folder`, and name others in `seeds`.
     """
 
     def __init__(
@@ -229,6 +230,7 @@ class BrokerProcess(Launched):
         data_dir: Path | None = None,
         listen: str = "127.0.0.1:0",
         engine: str = "auto",
+        seeds: Sequence[str] = (),
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         own_session: bool = False,
@@ -240,7 +242,8 @@ class BrokerProcess(Launched):
         self.data_dir = data_dir or Path(self._temporary.name if self._temporary else "") / "data"
         self.engine = engine
         command = [*quicbus_command(), "broker", "--listen", listen, "--data-dir", str(self.data_dir), "--json"]
-        super().__init__([*command, "--engine", engine, *options], environment=environment, own_session=own_session)
+        command += ["--engine", engine, *(word for seed in seeds for word in ("--seed", seed)), *options]
+        super().__init__(command, environment=environment, own_session=own_session)
         try:
             ready = json.loads(self.wait_line('"ready"', deadline_s=deadline_s))
         except BaseException:
@@ -248,6 +251,8 @@ class BrokerProcess(Launched):
             raise
         self.url: str = ready["url"]
         self.node: str = ready["node"]
+        self.ready: dict[str, Any] = ready
+        """All that it said when it was ready."""
 
     @property
     def address(self) -> str:

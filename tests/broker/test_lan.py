@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import pytest
 from quicbus.exceptions import InvalidSetting
 from quicbus_broker import lan
 from quicbus_broker.lan import SERVICE_TYPE, LanDiscovery, read_service
+from tests.multicast import multicast_on_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,24 +22,6 @@ MESH, OTHER_MESH = "ab" * 16, "cd" * 16
 ME, PEER = b"\x01" * 16, b"\x02" * 16
 SAID = {"mesh": MESH, "node": PEER.hex(), "v": "1", "name": "peer"}
 DEADLINE_S = 30.0
-
-
-def multicast_on_loopback() -> str:
-    """Return why multicast does not work on the loopback interface; empty where it does."""
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-    ):
-        group, loopback = socket.inet_aton("224.0.0.251"), socket.inet_aton("127.0.0.1")
-        receiver.settimeout(5)
-        try:
-            receiver.bind(("", 0))
-            receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + loopback)
-            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
-            sender.sendto(b"quicbus", ("224.0.0.251", receiver.getsockname()[1]))
-            return "" if receiver.recv(100) == b"quicbus" else "something else arrived"
-        except OSError as error:
-            return f"no multicast on the loopback interface: {error}"
 
 
 @pytest.fixture(scope="module")
