@@ -8,26 +8,21 @@ faster one, the callback. Rounds are interleaved, so that what else the machine 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import secrets
-import shutil
-import socket
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.nats_server import nats_broker, nats_server
 from benchmarks.nats_workers import NatsPlan
-from quicbus.identity import Authority
 from quicbus.process import ended_by_signals
-from quicbus.testing.launcher import BrokerProcess, Launched
+from quicbus.testing.launcher import BrokerProcess
 from quicbus_cli.bench_workers import Plan
 from quicbus_cli.measuring import Measurement, measure
 
@@ -89,11 +84,15 @@ def run_quicbus(engine: str, options: argparse.Namespace) -> Measurement:
 
 
 def run_nats(options: argparse.Namespace, *, callback: bool) -> Measurement:
-    with nats_broker() as (url, authority, server_name, pid):
+    with nats_broker() as server:
         plan = NatsPlan(
-            url=url, credentials=str(authority), server_name=server_name, callback=callback, **workload(options)
+            url=server.url,
+            credentials=str(server.authority),
+            server_name=server.server_name,
+            callback=callback,
+            **workload(options),
         )
-        return measure(plan, broker_pid=pid, module="benchmarks.nats_workers")
+        return measure(plan, broker_pid=server.pid, module="benchmarks.nats_workers")
 
 
 def workload(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,41 +102,6 @@ def workload(options: argparse.Namespace) -> dict[str, Any]:
         "size": options.size,
         "topics": options.topics,
     }
-
-
-def nats_server() -> str | None:
-    return shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin")
-
-
-@contextlib.contextmanager
-def nats_broker() -> Iterator[tuple[str, Path, str, int]]:
-    """Give URL, the authority's certificate, the name in the server's certificate, and the process id."""
-    authority = Authority.create()
-    node = authority.issue_node("nats")
-    server = nats_server()
-    assert server is not None
-    with tempfile.TemporaryDirectory(prefix="quicbus-nats-") as name:
-        folder = Path(name)
-        (folder / "authority.pem").write_bytes(authority.certificate_pem)
-        (folder / "certificate.pem").write_bytes(node.chain_pem)
-        (folder / "key.pem").write_bytes(node.private_key_pem)
-        # The outbox of a subscriber may hold the whole load: NATS disconnects slow ones, and nothing shall be lost.
-        (folder / "nats.conf").write_text(
-            f"host: 127.0.0.1\nport: {free_port()}\nmax_pending: 2GB\n"
-            f'tls {{ cert_file: "{folder}/certificate.pem", key_file: "{folder}/key.pem" }}\n'
-        )
-        with Launched([server, "-c", str(folder / "nats.conf")], own_session=True) as process:
-            listening = process.wait_line("Listening for client connections on", stream="stderr")
-            address = listening.rsplit(" ", 1)[-1].strip()
-            process.wait_line("Server is ready", stream="stderr")
-            yield f"tls://{address}", folder / "authority.pem", node.server_name, process.pid
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def summarize(measured: list[Measurement], nats: list[Measurement]) -> dict[str, Any]:

@@ -70,14 +70,19 @@ def measure(
     plan: Plan,
     *,
     subscribers: int = 1,
+    subscriber_plan: Plan | None = None,
     broker_pid: int | None = None,
     progress: Callable[[int], None] = lambda delivered: None,
     module: str = "quicbus_cli.bench_workers",
 ) -> Measurement:
-    """Run `plan` with one publisher and `subscribers` subscribers; `progress` gets the deliveries so far."""
+    """Run `plan` with one publisher and `subscribers` subscribers; `progress` gets the deliveries so far.
+
+    `subscriber_plan`: what subscribers run where they are at another broker than the publisher.
+    """
+    reading = worker_command("subscribe", subscriber_plan or plan, module)
     memory = MemoryPeak(broker_pid)
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(_Worker(worker_command("subscribe", plan, module))) for _ in range(subscribers)]
+        readers = [stack.enter_context(_Worker(reading)) for _ in range(subscribers)]
         for reader in readers:
             reader.result("ready", READY_S)
         writer = stack.enter_context(_Worker(worker_command("publish", plan, module)))
