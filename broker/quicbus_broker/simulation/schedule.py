@@ -52,7 +52,7 @@ class Schedule:
         self.run_until(self.now + duration_s)
 
     def run_while(self, condition: Callable[[], bool], limit_s: float, step_s: float = 0.1) -> float:
-        """Run until `condition` no longer holds, asking every `step_s`; returns the time it took, infinite if too long."""
+        """Run until `condition` no longer holds, asking every `step_s`; returns the time it took, inf if too long."""
         start = self.now
         while condition():
             if self.now - start >= limit_s:

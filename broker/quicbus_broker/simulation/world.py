@@ -62,6 +62,7 @@ class Place:
     remembered: tuple[tuple[NodeId, str], ...] = ()
     process: Process | None = None
     starts: int = 0
+    has_left: bool = False
 
     @property
     def is_up(self) -> bool:
@@ -93,6 +94,7 @@ class World:
         self.ledger = Ledger()
         self.signing = StandInMesh(trusts_all=trusts_all)
         self.places: list[Place] = []
+        self._started: list[Process] = []
         self.events: Counter[str] = Counter()
         self.on_member_changed: Callable[[Process, MemberChanged], None] | None = None
         self.on_delivered: Callable[[Process, Deliver], None] | None = None
@@ -107,6 +109,10 @@ class World:
     def processes(self) -> list[Process]:
         """Return what runs, in the order of places."""
         return [place.process for place in self.places if place.process is not None and place.process.is_up]
+
+    def every_process(self) -> list[Process]:
+        """Return all that were ever started."""
+        return list(self._started)
 
     def say(self, line: str) -> None:
         if self.trace is not None:
@@ -140,7 +146,9 @@ class World:
             dialing=self.dialing,
             observer=self,
         )
+        self._started.append(process)
         place.process = process
+        place.has_left = False
         return process
 
     def make_mesh(self, place: Place, mode: str, boot: int) -> Mesh:
@@ -177,6 +185,7 @@ class World:
         """Stop a broker as its operator would."""
         self.say(f"{process} leaves")
         self._remember(process)
+        self.places[process.place].has_left = True
         process.perform(mesh_of(process).leave(process.now))
         self.schedule.after(_STOP_GRACE_S, process.stop)
 
