@@ -4,7 +4,7 @@
 record on a lane between nodes:  u32 size | u8 kind | u8 hop limit | u32 age in ms | bundle
 bundle:  origin 16 | boot u64 | number u64 | target 16 | target boot u64 | u16 count | batches | u16 size | signature
 batch:   u32 size | id u64 | lane u8 | sequence u64 | first u32 | publisher u8 | group u16 | filter u16 | after u16
-         publisher | group | filter | after (node 16, number u64) ... | body
+         publisher | group | filter | after (node 16, boot u64, number u64) ... | body
 ```
 
 A target of zeros means everyone. `size` of a batch counts what follows it. Hop limit and age change on the way and are
@@ -14,14 +14,10 @@ not signed. Integers are little-endian. docs/protocol.md, "Bundles".
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from quicbus.exceptions import ProtocolViolation
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "EVERYONE",
@@ -52,7 +48,7 @@ EVERYONE = bytes(16)
 _RECORD = struct.Struct("<IBBI")
 _HEAD = struct.Struct("<16sQQ16sQH")
 _BATCH = struct.Struct("<IQBQIBHHH")
-_AFTER = struct.Struct("<16sQ")
+_AFTER = struct.Struct("<16sQQ")
 _SIGNATURE = struct.Struct("<H")
 _MAX_AGE_MS = 0xFFFF_FFFF
 
@@ -61,8 +57,8 @@ class BundleBatch(msgspec.Struct, frozen=True, gc=False):
     """A batch on its way between nodes.
 
     `sequence` numbers the batches of `lane` towards its receivers from 1: one space for broadcasts, one for each node
-    served directly. `after` names, for nodes that got earlier messages of this topic another way, the last number of
-    that way in this lane; `EVERYONE` stands for the space of broadcasts.
+    served directly. `after` names, for nodes that may have got earlier messages of this topic another way, the last
+    number of that way in this lane: node, its boot and the number. `EVERYONE`, boot 0, is the space of broadcasts.
     """
 
     id: int
@@ -76,7 +72,7 @@ class BundleBatch(msgspec.Struct, frozen=True, gc=False):
     group: str = ""
     """With `filter`: the share of one group, for one of its members at the receiver."""
     filter: str = ""
-    after: tuple[tuple[bytes, int], ...] = ()
+    after: tuple[tuple[bytes, int, int], ...] = ()
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -117,7 +113,7 @@ def encode_batch(batch: BundleBatch) -> tuple[bytes, bytes]:
         len(filter_),
         len(batch.after),
     )
-    after = b"".join([_AFTER.pack(node, number) for node, number in batch.after])
+    after = b"".join([_AFTER.pack(*each) for each in batch.after])
     return b"".join((front, publisher, group, filter_, after)), batch.body
 
 
@@ -189,7 +185,7 @@ def _decode_batch(payload: bytes, offset: int) -> tuple[BundleBatch, int]:
         raise ProtocolViolation("a batch that is longer than its bundle")
     if not sequence or bool(group_size) != bool(filter_size):
         raise ProtocolViolation("a batch without a number, or with half a group")
-    after: Sequence[tuple[bytes, int]] = ()
+    after: tuple[tuple[bytes, int, int], ...] = ()
     if after_count:
         after = tuple(_AFTER.iter_unpack(payload[after_start:body_start]))
     return (
@@ -202,7 +198,7 @@ def _decode_batch(payload: bytes, offset: int) -> tuple[BundleBatch, int]:
             payload[body_start:end],
             payload[group_start:filter_start].decode(),
             payload[filter_start:after_start].decode(),
-            tuple(after),
+            after,
         ),
         end,
     )
