@@ -1,0 +1,229 @@
+"""Failure detection among neighbours: SWIM's probes with Lifeguard's doubt of oneself.
+
+One neighbour per interval is pinged, whatever the size of the mesh. Who does not answer is pinged again, directly and
+through others; what comes out is `ProbeFailed`, which makes it a suspect.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from quicbus.wire.frames import Ping
+from quicbus.wire.node_frames import PingRequest
+from quicbus_broker.mesh.awareness import Awareness
+from quicbus_broker.mesh.helping import Helping
+from quicbus_broker.mesh.outputs import ProbeAnswered, ProbeFailed, SendFrame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from quicbus.wire.frames import Pong
+    from quicbus.wire.node_frames import PingResult
+    from quicbus_broker.mesh.config import MeshConfig
+    from quicbus_broker.mesh.outputs import NodeId, Output
+
+__all__ = ["Detector"]
+
+_RTT_FACTOR = 4
+"""A Pong may take so many round trips before it counts as late."""
+
+_RTT_GAIN = 0.125
+"""RFC 6298: weight of a new sample in the smoothed round trip."""
+
+_MAX_LATE_PINGS = 32
+"""Pings of ended probes whose Pong still tells a round trip and a sign of life."""
+
+
+@dataclass(slots=True)
+class _Probe:
+    node: NodeId
+    asks_others_at: float
+    ends_at: float
+    has_asked: bool = False
+    request: int = 0
+    expected_nacks: dict[NodeId, None] = field(default_factory=dict)
+
+
+class Detector:
+    """Watches the neighbours in shuffled turns. Every frame goes to `heard`, Pongs and the like also to `on_…`."""
+
+    def __init__(
+        self, me: NodeId, config: MeshConfig, rng: Random, is_connected: Callable[[NodeId], bool] | None = None
+    ) -> None:
+        self._me = me
+        self._config = config
+        self._rng = rng
+        self._neighbors: dict[NodeId, None] = {}
+        self._turn: list[NodeId] = []
+        self._probe: _Probe | None = None
+        self._next_probe = math.inf
+        self._pings: dict[int, tuple[NodeId, float]] = {}
+        self._rtts: dict[NodeId, float] = {}
+        self._failed: dict[NodeId, None] = {}
+        self._awareness = Awareness(config.awareness_max if config.self_doubt else 0)
+        self._last_id = 0
+        self._helping = Helping(config, is_connected or self._neighbors.__contains__, self._take_id)
+
+    @property
+    def awareness(self) -> int:
+        """Lifeguard's score: 0 while this node is on time, up to `awareness_max` when it is itself late."""
+        return self._awareness.score
+
+    def rtt_s(self, node: NodeId) -> float | None:
+        """Return the smoothed round trip to a neighbour; `None` while it is not measured."""
+        return self._rtts.get(node)
+
+    def neighbor_up(self, node: NodeId, now: float) -> None:
+        if node in self._neighbors:
+            return
+        self._neighbors[node] = None
+        # SWIM: a new member takes a random place in the running round.
+        self._turn.insert(self._rng.randint(0, len(self._turn)), node)
+        if len(self._neighbors) == 1:
+            # A jitter, so that the nodes of a mesh do not all ping at the same moment.
+            self._next_probe = now + self._rng.uniform(0.0, self._config.probe_interval_s)
+
+    def neighbor_down(self, node: NodeId) -> None:
+        if self._neighbors.pop(node, 0) is not None:
+            return
+        self._rtts.pop(node, None)
+        self._failed.pop(node, None)
+        if node in self._turn:
+            self._turn.remove(node)
+        if self._probe is not None:
+            self._probe.expected_nacks.pop(node, None)
+            if self._probe.node == node:
+                self._probe = None
+        if not self._neighbors:
+            self._next_probe = math.inf
+
+    def refuted(self) -> None:
+        """Others took this node for failed and it had to refute: it has been late."""
+        self._awareness.change(1)
+
+    def heard(self, node: NodeId, now: float, outputs: list[Output] | None = None) -> None:
+        """Any traffic of the probed node is a sign of life."""
+        if self._probe is not None and self._probe.node == node:
+            self._succeed(outputs)
+        elif outputs is not None and node in self._failed:
+            self._clear(node, outputs)
+
+    def on_pong(self, node: NodeId, frame: Pong, now: float, outputs: list[Output]) -> None:
+        rtt = self._helping.on_pong(node, frame.id, now, outputs)
+        if rtt is None:
+            target, sent_at = self._pings.get(frame.id, (b"", 0.0))
+            if target != node:
+                return
+            del self._pings[frame.id]
+            rtt = now - sent_at
+        if node in self._neighbors:
+            before = self._rtts.get(node)
+            self._rtts[node] = rtt if before is None else before + _RTT_GAIN * (rtt - before)
+        self.heard(node, now, outputs)
+
+    def on_ping_request(self, node: NodeId, frame: PingRequest, now: float, outputs: list[Output]) -> None:
+        self._helping.on_ping_request(node, frame, now, outputs)
+
+    def on_ping_result(self, node: NodeId, frame: PingResult, now: float, outputs: list[Output]) -> None:
+        probe = self._probe
+        if probe is None or frame.id != probe.request or node not in probe.expected_nacks:
+            return
+        if frame.answered:
+            self._succeed(outputs)
+        else:
+            # The helper is there: the silence is not this node's own.
+            del probe.expected_nacks[node]
+
+    def next_timer(self) -> float:
+        probe = self._probe
+        if probe is None:
+            return min(self._next_probe, self._helping.next_timer())
+        due = probe.ends_at if probe.has_asked else probe.asks_others_at
+        return min(due, self._helping.next_timer())
+
+    def tick(self, now: float, outputs: list[Output]) -> None:
+        self._helping.tick(now, outputs)
+        probe = self._probe
+        due = self._next_probe if probe is None else probe.ends_at if probe.has_asked else probe.asks_others_at
+        if now < due:
+            return
+        if self._config.self_doubt and now - due > self._config.probe_interval_s:
+            self._awake(now, outputs)
+        elif probe is None:
+            self._begin(self._take_turn(), now, outputs)
+        elif not probe.has_asked:
+            self._ask_others(probe, now, outputs)
+        else:
+            self._fail(probe, now, outputs)
+
+    # --- a probe ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, node: NodeId, now: float, outputs: list[Output]) -> None:
+        timeout = max(self._config.probe_timeout_s, _RTT_FACTOR * self._rtts.get(node, 0.0)) * self._awareness.factor
+        length = max(self._config.probe_interval_s * self._awareness.factor, 2 * timeout)
+        self._probe = _Probe(node, now + timeout, now + length)
+        self._next_probe = now + length
+        self._ping(node, now, outputs)
+
+    def _ask_others(self, probe: _Probe, now: float, outputs: list[Output]) -> None:
+        probe.has_asked = True
+        helpers = self._helpers(probe.node)
+        if helpers:
+            probe.request = self._take_id()
+            probe.expected_nacks = dict.fromkeys(helpers)
+            request = PingRequest(id=probe.request, target=probe.node)
+            outputs.extend(SendFrame(helper, request) for helper in helpers)
+        # memberlist tries once more by TCP; here a second Ping costs a frame and tells of a single lost moment.
+        self._ping(probe.node, now, outputs)
+
+    def _fail(self, probe: _Probe, now: float, outputs: list[Output]) -> None:
+        self._probe = None
+        self._next_probe = now
+        # Lifeguard: a helper that does not even say no means that this node does not hear.
+        self._awareness.change(len(probe.expected_nacks) if probe.request else 1)
+        self._failed[probe.node] = None
+        outputs.append(ProbeFailed(probe.node))
+
+    def _succeed(self, outputs: list[Output] | None) -> None:
+        probe = self._probe
+        assert probe is not None
+        self._probe = None
+        self._awareness.change(-1)
+        if outputs is not None and probe.node in self._failed:
+            self._clear(probe.node, outputs)
+
+    def _clear(self, node: NodeId, outputs: list[Output]) -> None:
+        del self._failed[node]
+        outputs.append(ProbeAnswered(node))
+
+    def _awake(self, now: float, outputs: list[Output]) -> None:
+        """This process stood still: what was not answered meanwhile proves nothing, so the probe begins anew."""
+        self._awareness.change(1)
+        node = self._probe.node if self._probe is not None else self._take_turn()
+        self._begin(node, now, outputs)
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    def _take_turn(self) -> NodeId:
+        if not self._turn:
+            self._turn = list(self._neighbors)
+            self._rng.shuffle(self._turn)
+        return self._turn.pop()
+
+    def _helpers(self, target: NodeId) -> list[NodeId]:
+        others = [node for node in self._neighbors if node != target and node not in self._failed]
+        return self._rng.sample(others, min(self._config.indirect_probes, len(others)))
+
+    def _ping(self, node: NodeId, now: float, outputs: list[Output]) -> None:
+        id = self._take_id()
+        self._pings[id] = (node, now)
+        if len(self._pings) > _MAX_LATE_PINGS:
+            del self._pings[next(iter(self._pings))]
+        outputs.append(SendFrame(node, Ping(id=id)))
+
+    def _take_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
