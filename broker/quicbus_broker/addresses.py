@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from quicbus_broker.host_port import parse_host_port, show_host_port
+from quicbus.transport.connection import shown_address
+from quicbus_broker.host_port import parse_host_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ class AdvertisedAddresses:
         if self._fixed:
             return self._fixed[:MAX_ADDRESSES]
         host, port = self._bound
-        own = [show_host_port(each, port) for each in host_addresses(host, self._interfaces())]
+        own = [shown_address((each, port)) for each in host_addresses(host, self._interfaces())]
         observed = self.observed.addresses(now)
         room = MAX_ADDRESSES - len([each for each in observed if each not in own])
         return tuple(dict.fromkeys([*own[:room], *observed]))

@@ -1,4 +1,4 @@
-"""`HOST:PORT` as people write it for seeds and advertised addresses: read with what is wrong said, written back."""
+"""`HOST:PORT` as people write it for seeds and advertised addresses: read, with what is wrong said."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import ipaddress
 import re
 
 from quicbus.exceptions import InvalidSetting
+from quicbus.transport.connection import shown_address
 
-__all__ = ["DEFAULT_PORT", "parse_advertised", "parse_host_port", "parse_seed", "show_host_port"]
+__all__ = ["DEFAULT_PORT", "parse_advertised", "parse_host_port", "parse_seed"]
 
 DEFAULT_PORT = 4433
 _SCHEME = "quic://"
@@ -18,7 +19,7 @@ _PLAIN = re.compile(r"(?P<host>[^\s:/@?#\[\]]+)(?::(?P<port>\d{1,5}))?")
 def parse_seed(text: str) -> str:
     """Return `HOST:PORT` of a node to join; without a port it is 4433. Raises `InvalidSetting` that tells what is."""
     example = "write it as --seed broker.example:4433 (an IPv6 address in brackets)"
-    return show_host_port(*_parse("seed", text, DEFAULT_PORT, example))
+    return shown_address(_parse("seed", text, DEFAULT_PORT, example))
 
 
 def parse_advertised(text: str) -> str:
@@ -31,16 +32,12 @@ def parse_advertised(text: str) -> str:
         is_wildcard = False
     if is_wildcard:
         raise InvalidSetting("advertise", f"{text!r} is no address that others can dial; {example}")
-    return show_host_port(host, port)
+    return shown_address((host, port))
 
 
 def parse_host_port(text: str) -> tuple[str, int]:
     """Return host (IPv6 without brackets) and port of what these functions gave; raises `ValueError` for the rest."""
     return _parse("address", text, None, "")
-
-
-def show_host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _parse(name: str, text: str, default_port: int | None, example: str) -> tuple[str, int]:

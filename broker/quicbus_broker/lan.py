@@ -13,9 +13,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from quicbus.exceptions import InvalidSetting
+from quicbus.transport.connection import shown_address
 from quicbus.wire.frames import PROTOCOL_VERSION
 from quicbus_broker.addresses import MAX_ADDRESSES, host_addresses, interfaces_up
-from quicbus_broker.host_port import show_host_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -183,7 +183,7 @@ def read_service(
         return None
     if len(node) != 16 or node == me or not port or not 0 < port < 65_536 or not hosts:
         return None
-    return node, tuple(show_host_port(host, port) for host in hosts[:MAX_ADDRESSES])
+    return node, tuple(shown_address((host, port)) for host in hosts[:MAX_ADDRESSES])
 
 
 def _can_be_dialed(host: str) -> bool:
