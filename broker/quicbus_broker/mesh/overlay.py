@@ -79,7 +79,7 @@ class Overlay:
         self._dials = Dials(config)
         self._seeds = Seeds(config, rng)
         self._redial: Redial[NodeId] = Redial(config, rng, _SCHEDULE_MAX)
-        self._remembered: dict[NodeId, str] = {}
+        self._remembered: dict[NodeId, tuple[str, ...]] = {}
         # Refused or did not reply: not asked again until then.
         self._avoided: dict[NodeId, float] = {}
         # Neighbours whose connection broke, until it is known whether they are gone.
@@ -110,7 +110,7 @@ class Overlay:
             self._seeds.add(address, now)
         for node, address in remembered:
             if node != self._me:
-                self._remembered[node] = address
+                self._remembered[node] = (*self._remembered.get(node, ()), address)
                 self._redial.soon(node, now, spread_s=self._config.redial_min_s)
         self._dial_seeds(now, outputs)
         self._fill_soon(now)
@@ -462,7 +462,7 @@ class Overlay:
         if entry is not None and self._can_dial(entry):
             addresses = entry.record.addresses
         elif entry is None and node in self._remembered:
-            addresses = (self._remembered[node],)
+            addresses = self._remembered[node]
         if addresses:
             self._dials.begin(node, addresses, purpose, now, outputs)
         return bool(addresses)
