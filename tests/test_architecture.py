@@ -23,6 +23,7 @@ FILES = sorted((name, path) for name, folder in SOURCES.items() for path in fold
 FOUNDATION = {"quicbus.exceptions", "quicbus.limits"}
 SETTINGS = FOUNDATION | {"quicbus.setting_values", "quicbus.settings", "quicbus.setting_docs"}
 CORE = SETTINGS | {
+    "quicbus.feeds",
     "quicbus.logs",
     "quicbus.process",
     "quicbus.topics",
@@ -36,6 +37,7 @@ ALLOWED = {
     "quicbus.setting_values": FOUNDATION,
     "quicbus.setting_docs": SETTINGS,
     "quicbus.settings": SETTINGS,
+    "quicbus.feeds": FOUNDATION,
     "quicbus.logs": SETTINGS,
     "quicbus.process": FOUNDATION,
     "quicbus.commands": SETTINGS | {"quicbus.logs"},

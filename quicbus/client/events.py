@@ -1,14 +1,12 @@
-"""What `bus.events()` tells, and the bounded feeds that carry it."""
+"""What `bus.events()` tells."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from quicbus import limits
+from quicbus.feeds import Feed, Feeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,81 +135,12 @@ class Closed(Event):
     """The client was closed; the last event."""
 
 
-class EventFeed:
-    """Events from now on, as an async iterator; it ends when the client is closed."""
-
-    def __init__(self, feeds: EventFeeds) -> None:
-        self.missed = 0
-        """Events that went because nobody read them in time; the oldest go first."""
-        self._feeds = feeds
-        self._events: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_closed = False
-
-    def put(self, event: Event) -> None:
-        if len(self._events) >= limits.EVENTS_BUFFER:
-            self._events.popleft()
-            self.missed += 1
-        self._events.append(event)
-        self._wake()
-
-    def take(self) -> Event | None:
-        """Return the oldest unread event, or `None`; never waits."""
-        return self._events.popleft() if self._events else None
-
-    def close(self) -> None:
-        """End the iteration after what is buffered."""
-        self._is_closed = True
-        self._feeds.discard(self)
-        self._wake()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._events:
-            if self._is_closed:
-                raise StopAsyncIteration
-            if self._waiter is None or self._waiter.done():
-                self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiter)  # several tasks may wait; the cancelled one takes nobody along
-        return self._events.popleft()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+EventFeed = Feed[Event]
+"""What `bus.events()` returns: it ends when the client is closed."""
 
 
-class EventFeeds:
+class EventFeeds(Feeds[Event]):
     """All feeds of one client."""
 
-    def __init__(self) -> None:
-        self._feeds: dict[EventFeed, None] = {}
-        self._is_closed = False
-
-    def open(self) -> EventFeed:
-        feed = EventFeed(self)
-        if self._is_closed:
-            feed.close()
-        else:
-            self._feeds[feed] = None
-        return feed
-
-    def put(self, event: Event) -> None:
-        for feed in list(self._feeds):
-            feed.put(event)
-
-    def discard(self, feed: EventFeed) -> None:
-        self._feeds.pop(feed, None)
-
-    def close(self) -> None:
-        self._is_closed = True
-        for feed in list(self._feeds):
-            feed.put(Closed())
-            feed.close()
+    def close(self, last: Event | None = None) -> None:
+        super().close(last or Closed())
