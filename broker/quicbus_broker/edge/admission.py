@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from quicbus import limits
+from quicbus.exceptions import ProtocolViolation
 from quicbus.identity import ProofRefused
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import PROTOCOL_VERSION, Limits, Welcome
+from quicbus_broker.edge.nodes import KIND_NODE
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from quicbus.wire.frames import Hello, Proof
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
+    from quicbus_broker.edge.mesh_view import MeshView
+    from quicbus_broker.edge.nodes import Nodes
     from quicbus_broker.edge.session import Session
 
 __all__ = ["Admission", "Admitted", "Sessions"]
@@ -33,17 +37,23 @@ RETRY_AFTER_S = 10
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A client that may come in."""
+    """A client, or a node, that may come in."""
 
     name: str
     session: bytes
     """16 random bytes."""
     expires_in_s: float | None
-    brokers: Sequence[str] = ()
 
 
 class Sessions(Protocol):
     """The list of sessions, as admission needs it."""
+
+    mesh: MeshView
+
+    @property
+    def brokers(self) -> Sequence[str]:
+        """URLs that clients are told now."""
+        ...
 
     def opened(self, session: Session, admitted: Admitted) -> None: ...
 
@@ -72,8 +82,11 @@ class Admission:
         self.limits = edge_limits
         self.verifier = verifier
         """May be replaced while the listener is open."""
+        self.nodes: Nodes | None = None
+        """Who takes sessions of kind node; `None` refuses them."""
         self.open = 0
-        """Sessions that were admitted and have not ended."""
+        """Sessions of clients that were admitted and have not ended."""
+        self.open_nodes = 0
         self._local_name = local_name
         self._sessions = sessions
         self._wall_clock = wall_clock
@@ -97,6 +110,19 @@ class Admission:
             ),
             proof=self.verifier is not None,
         )
+
+    def mesh(self) -> MeshView:
+        """Return what clients may know of the mesh; it changes while the broker opens."""
+        return self._sessions.mesh
+
+    @property
+    def tells_brokers(self) -> bool:
+        """The local client ends with this broker: it has nowhere else to go."""
+        return self.verifier is not None
+
+    def brokers(self) -> Sequence[str]:
+        """Return the URLs of further brokers for a client that comes in."""
+        return self._sessions.brokers if self.tells_brokers else ()
 
     def refusal(self) -> str | None:
         """Return why no further client may come in, or `None`. The local client may always."""
@@ -128,18 +154,43 @@ class Admission:
         self._sessions.opened(session, admitted)
         return admitted
 
+    def admit_node(self, session: Session, hello: Hello, channel_binding: bytes) -> tuple[bytes, Admitted]:
+        """Check the proof of a node and return its id; raises `ProofRefused`."""
+        assert self.nodes is not None
+        if self.verifier is None:
+            raise ProofRefused(CloseCode.CREDENTIAL_WRONG_ROLE, "nodes come over the network")
+        now = self._wall_clock()
+        peer = self.verifier.verify(hello.chain, hello.signature, channel_binding, hello.kind, now)
+        if not hello.boot:
+            raise ProtocolViolation("Hello of a node without its boot")
+        refusal = self.nodes.refusal(peer.node_id, hello.boot)
+        if refusal is not None:
+            raise refusal
+        if self.open_nodes >= limits.MAX_NODE_CONNECTIONS:
+            raise ProofRefused(
+                CloseCode.TOO_MANY_CONNECTIONS,
+                f"{self.open_nodes} nodes of {limits.MAX_NODE_CONNECTIONS} are connected; "
+                f"try another one, or again in {RETRY_AFTER_S} s",
+            )
+        admitted = Admitted(peer.name, self._random_bytes(16), (peer.not_after - now).total_seconds())
+        self.open_nodes += 1
+        self._sessions.opened(session, admitted)
+        return peer.node_id, admitted
+
     def admit_again(self, session: Session, proof: Proof, channel_binding: bytes) -> None:
         """Check a proof that was asked for; raises `ProofRefused`. One of another name does not prolong the session."""
         if self.verifier is None:
             return
         now = self._wall_clock()
-        peer = self.verifier.verify(proof.chain, proof.signature, channel_binding, KIND_CLIENT, now)
+        peer = self.verifier.verify(proof.chain, proof.signature, channel_binding, session.kind, now)
         if peer.name == session.name:
             self._sessions.prolonged(session, (peer.not_after - now).total_seconds())
 
     def closed(self, session: Session, termination: Terminated) -> None:
         if session.publisher is not None:
             self.open -= 1
+        elif session.kind == KIND_NODE and session.name:
+            self.open_nodes -= 1
         self._sessions.closed(session, termination)
 
     def count_refusal(self, session: Session, code: CloseCode, reason: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from quicbus.identity import ProofRefused
     from quicbus.transport.connection import Connection
     from quicbus.transport.control import ControlStream
     from quicbus.transport.engine import Terminated
@@ -49,7 +50,7 @@ class NodeSession(Protocol):
 class Nodes(Protocol):
     """The mesh, as the edge knows it."""
 
-    def refusal(self, node: bytes, boot: int) -> str | None:
+    def refusal(self, node: bytes, boot: int) -> ProofRefused | None:
         """Return why this node may not come in now, or `None`."""
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 from collections import Counter
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
+from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
 from quicbus.logs import logger_for
 from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
-from quicbus_broker.edge.admission import Admission
+from quicbus.wire.frames import Brokers
+from quicbus_broker.edge.admission import KIND_CLIENT, Admission
+from quicbus_broker.edge.mesh_view import Alone
+from quicbus_broker.edge.nodes import KIND_NODE
 from quicbus_broker.edge.session import Session, SessionState
 
 if TYPE_CHECKING:
@@ -25,9 +30,12 @@ if TYPE_CHECKING:
     from quicbus_broker.edge.admission import Admitted
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
+    from quicbus_broker.edge.mesh_view import MeshView
 
 __all__ = ["Edge", "EdgeStatistics"]
 
+BROKERS_INTERVAL_S = 1.0
+"""Clients are told of changed brokers at most so often."""
 PROOF_AGAIN_S = 60.0
 """So long before its certificate ends a client is asked for its proof again; in shorter lives, in the last quarter."""
 
@@ -54,8 +62,12 @@ class Edge:
         *,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        mesh: MeshView | None = None,
     ) -> None:
         self.exchange = exchange
+        self.mesh: MeshView = mesh or Alone(exchange.origin, exchange.boot)
+        """May be replaced; then `members_changed`."""
+        self.brokers: tuple[str, ...] = ()
         self.limits = edge_limits
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
@@ -65,6 +77,8 @@ class Edge:
         self._accepted = 0
         self._refused: Counter[str] = Counter()
         self._goes_away: tuple[str, float] | None = None
+        self._are_members_changed = mesh is not None
+        self._brokers_due_at = -math.inf
         self._log = logger_for("quicbus_broker.edge", node=exchange.origin.hex())
 
     def admission(self, verifier: Verifier | None, *, local_name: str = "local") -> Admission:
@@ -93,28 +107,36 @@ class Edge:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, session, code = heapq.heappop(self._deadlines)
             self._on_deadline(session, code)
+        if self._are_members_changed and now >= self._brokers_due_at:
+            self._are_members_changed = False
+            self._brokers_due_at = now + BROKERS_INTERVAL_S
+            self._tell_brokers()
+
+    def members_changed(self) -> None:
+        """The mesh has other members, or they have other addresses: a later `tick` tells the clients."""
+        self._are_members_changed = True
 
     def go_away(self, reason: str, deadline_s: float) -> None:
         """Ask all clients to finish; then call `close_drained`."""
         self._goes_away = (reason, deadline_s)
-        for session in list(self._sessions):
+        for session in self._clients():
             session.go_away(reason, deadline_s)
 
     def close_drained(self) -> bool:
         """After `go_away`, again and again: close the sessions that have nothing under way; tells whether all are."""
         now = self.exchange.clock()
-        for session in [each for each in self._sessions if each.is_drained(now)]:
+        for session in [each for each in self._clients() if each.is_drained(now)]:
             self._close(session)
-        return all(session.state is SessionState.CLOSED for session in self._sessions)
+        return all(session.state is SessionState.CLOSED for session in self._clients())
 
     def close(self) -> None:
-        """Close all sessions as they are."""
-        for session in list(self._sessions):
+        """Close all sessions of clients as they are."""
+        for session in self._clients():
             self._close(session)
 
     def statistics(self) -> EdgeStatistics:
         return EdgeStatistics(
-            connections=sum(session.state is SessionState.OPEN for session in self._sessions),
+            connections=sum(session.state is SessionState.OPEN for session in self._clients()),
             accepted=self._accepted,
             refused=dict(self._refused),
             violations=self._refused[CloseCode.PROTOCOL_VIOLATION.name.lower()],
@@ -124,18 +146,18 @@ class Edge:
     # --- what sessions tell -----------------------------------------------------------------------------------------
 
     def opened(self, session: Session, admitted: Admitted) -> None:
-        self._accepted += 1
+        self._accepted += session.kind == KIND_CLIENT
         if admitted.expires_in_s is not None:
             self._set_end(session, admitted.expires_in_s)
-        self._log.info("= client %s is connected", admitted.name, extra=_peer(session))
-        if self._goes_away is not None:
+        self._log.info("= %s %s is connected", session.kind, admitted.name, extra=_peer(session))
+        if self._goes_away is not None and session.kind == KIND_CLIENT:
             session.go_away(*self._goes_away)
 
     def prolonged(self, session: Session, expires_in_s: float) -> None:
         # A certificate that was not renewed changes nothing: it is not asked for again and again until it ends.
         if self.exchange.clock() + expires_in_s > session.expires_at + 1.0:
             self._set_end(session, expires_in_s)
-            self._log.info("= client %s has renewed its certificate", session.name, extra=_peer(session))
+            self._log.info("= %s %s has renewed its certificate", session.kind, session.name, extra=_peer(session))
 
     def refused(self, session: Session, code: CloseCode, reason: str) -> None:
         self._refused[code.name.lower()] += 1
@@ -147,7 +169,8 @@ class Edge:
             self._deadlines = [deadline for deadline in self._deadlines if deadline[2] in self._sessions]
             heapq.heapify(self._deadlines)
         self._log.info(
-            "= client %s is gone: code %d %s",
+            "= %s %s is gone: code %d %s",
+            session.kind,
             session.name or "?",
             termination.code,
             termination.reason,
@@ -178,13 +201,24 @@ class Edge:
         elif code in CREDENTIAL_CODES:
             session.refuse(
                 code,
-                f"the certificate of client {session.name} has expired; get a new one with "
-                f"`quicbus cert issue --client {session.name} --out FILE`",
+                f"the certificate of {session.kind} {session.name} has expired; get a new one with "
+                f"{ISSUE_NODE if session.kind == KIND_NODE else ISSUE_CLIENT}".replace("NAME", session.name),
             )
         elif session.state is not SessionState.OPEN:
             session.refuse(
                 code, f"no proof within {self.limits.handshake_timeout_s:g} s; check the network and try again"
             )
+
+    def _tell_brokers(self) -> None:
+        before, self.brokers = self.brokers, tuple(self.mesh.brokers())
+        if set(before) != set(self.brokers):
+            frame = Brokers(brokers=self.brokers)
+            for session in self._sessions:
+                session.tell_brokers(frame)
+
+    def _clients(self) -> list[Session]:
+        """Return all sessions but those of nodes: the mesh closes these."""
+        return [session for session in self._sessions if session.kind == KIND_CLIENT]
 
     def _close(self, session: Session) -> None:
         if session.state is SessionState.OPEN:

@@ -1,4 +1,4 @@
-"""The listener's side of one client connection: proof, control frames, lanes, closing.
+"""The listener's side of one client connection: proof, control frames, lanes, closing. Nodes go on to the mesh.
 
 No clock and no I/O of its own: the endpoint calls it, it writes through `Connection`. What a client may not send is
 caught in one place, `_guarded`, and becomes a close code.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from quicbus import limits
 from quicbus.exceptions import LimitExceeded, ProtocolViolation
 from quicbus.identity import ProofRefused
+from quicbus.transport.connection import shown_address
 from quicbus.transport.engine import cut_reason
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import (
@@ -27,16 +28,21 @@ from quicbus.wire.frames import (
     FrameParser,
     GoAway,
     Hello,
+    PeersWanted,
     Ping,
     Pong,
     Proof,
     ProofWanted,
+    SpreadWanted,
     Subscribe,
     SubscriptionCredit,
     Unsubscribe,
 )
+from quicbus_broker.edge.admission import KIND_CLIENT
 from quicbus_broker.edge.control import ControlStream
 from quicbus_broker.edge.draining import Draining
+from quicbus_broker.edge.inquiries import Inquiries
+from quicbus_broker.edge.nodes import KIND_NODE, NodeArrival
 from quicbus_broker.edge.permissions import Permissions, reply_prefix
 from quicbus_broker.edge.publisher import Publisher, TooManyOversize
 from quicbus_broker.edge.subscriber import Subscriber
@@ -46,7 +52,9 @@ if TYPE_CHECKING:
 
     from quicbus.transport.connection import Connection
     from quicbus.transport.engine import Terminated
+    from quicbus.wire.frames import Brokers
     from quicbus_broker.edge.admission import Admission, Admitted
+    from quicbus_broker.edge.nodes import Nodes, NodeSession
 
 __all__ = ["Session", "SessionState"]
 
@@ -68,6 +76,7 @@ class Session:
 
     def __init__(self, connection: Connection, admission: Admission) -> None:
         self.connection = connection
+        self.kind = KIND_CLIENT
         self.state = SessionState.HANDSHAKE
         self.publisher: Publisher | None = None
         self.subscriber: Subscriber | None = None
@@ -76,6 +85,7 @@ class Session:
         """When the certificate ends, by the exchange's clock."""
         self._admission = admission
         self._control = ControlStream(connection)
+        self._inquiries = Inquiries(connection, self._control, admission.mesh)
         self._frames = FrameParser()
         self._control_id = -1
         self._streams: dict[int, Callable[[bytes], None]] = {}
@@ -86,6 +96,7 @@ class Session:
         self._ping_sent = False
         self._wants_proof = False
         self._draining: Draining | None = None
+        self._node: NodeSession | None = None
 
     # --- what the endpoint calls ------------------------------------------------------------------------------------
 
@@ -97,7 +108,7 @@ class Session:
         if self.state is SessionState.HANDSHAKE:
             self.state = SessionState.PROVING
             refusal = self._admission.refusal()
-            if refusal is not None:
+            if refusal is not None and self._admission.nodes is None:  # otherwise Hello tells whether it is a client
                 self.refuse(CloseCode.TOO_MANY_CONNECTIONS, refusal)
                 return
         early, self._early = self._early, []
@@ -107,18 +118,27 @@ class Session:
     def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None:
         if self.state is SessionState.CLOSED:
             return
+        if self._node is not None:
+            self._node.stream_data(stream_id, data, ended)
+            return
         self._guarded(lambda: self._take(stream_id, data, ended))
 
     def stream_reset(self, stream_id: int, code: int) -> None:
-        if self.state is not SessionState.CLOSED:
+        if self._node is not None:
+            self._node.stream_reset(stream_id, code)
+        elif self.state is not SessionState.CLOSED:
             self._guarded(lambda: _violation(f"stream {stream_id} was reset with code {code}"))
 
     def before_transmit(self) -> None:
-        if self.state is not SessionState.CLOSED:
+        if self._node is not None:
+            self._node.before_transmit()
+        elif self.state is not SessionState.CLOSED:
             self._guarded(self._write)
 
     def closed(self, termination: Terminated) -> None:
         self._leave()
+        if self._node is not None:
+            self._node.closed(termination)
         self._admission.closed(self, termination)
 
     # --- what the server calls --------------------------------------------------------------------------------------
@@ -135,6 +155,11 @@ class Session:
         if self.state is SessionState.OPEN:
             self._wants_proof = True
             self._control.write(ProofWanted(deadline_s=deadline_s))
+
+    def tell_brokers(self, brokers: Brokers) -> None:
+        """Tell the client where else it may go, in place of what it was told before."""
+        if self.state is SessionState.OPEN and self._node is None and self._admission.tells_brokers:
+            self._control.write(brokers)
 
     def is_drained(self, now: float) -> bool:
         """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
@@ -154,6 +179,7 @@ class Session:
         if self.state is SessionState.CLOSED:
             return
         self.state = SessionState.CLOSED
+        self._inquiries.closed()
         if self.subscriber is not None:
             self.subscriber.closed()
         if self.publisher is not None:
@@ -224,13 +250,15 @@ class Session:
             self.publisher.lane_ended(stream_id)
 
     def _on_control(self, data: bytes) -> None:
-        for frame in self._frames.feed(data):
+        for frame in self._frames.read(data):
             if self.state is SessionState.CLOSED:
                 return
             if self.state is SessionState.HANDSHAKE:
                 self._early.append(frame)
             else:
                 self._on_frame(frame)
+            if self._node is not None:
+                return  # the rest is for the mesh
 
     def _on_frame(self, frame: Frame) -> None:
         publisher, subscriber, draining = self.publisher, self.subscriber, self._draining
@@ -253,13 +281,17 @@ class Session:
             case Pong():
                 self._answered_size = self._control.sent_size
                 self._ping_sent = False
+                self.connection.transmit_soon()
+            case PeersWanted(id=id):
+                self._inquiries.peers_wanted(id)
+            case SpreadWanted(id=id, subscription=subscription):
+                self._inquiries.spread_wanted(id, is_subscribed=subscription in subscriber.subscriptions)
             case GoAway():
                 draining.client_goes_away()
             case Drained(batches=batches):
                 draining.client_drained(batches)
             case Proof() if self._wants_proof:
-                self._wants_proof = False
-                self._admission.admit_again(self, frame, self._binding)
+                self._on_proof(frame)
             case _:
                 raise ProtocolViolation(f"{type(frame).__name__} is not for a broker")
 
@@ -269,6 +301,9 @@ class Session:
                 CloseCode.UNSUPPORTED_VERSION,
                 f"this broker speaks version {PROTOCOL_VERSION}, not {hello.version}; update the older side",
             )
+            return
+        if hello.kind == KIND_NODE and self._admission.nodes is not None:
+            self._on_node(hello, self._admission.nodes)
             return
         admitted = self._admission.admit(self, hello, self._binding)
         self.name = admitted.name
@@ -292,10 +327,44 @@ class Session:
                 session=admitted.session,
                 name=admitted.name,
                 publish_credit=publisher.credit,
-                brokers=list(admitted.brokers),
+                brokers=list(self._admission.brokers()),
                 expires_in_s=admitted.expires_in_s,
             )
         )
+
+    def _on_node(self, hello: Hello, nodes: Nodes) -> None:
+        """Let a node in; from then on the connection is the mesh's."""
+        self.kind = KIND_NODE
+        node, admitted = self._admission.admit_node(self, hello, self._binding)
+        self.name = admitted.name
+        self.state = SessionState.OPEN
+        self._control.write(
+            Accepted(
+                session=admitted.session,
+                name=admitted.name,
+                publish_credit=limits.LINK_WINDOW,
+                expires_in_s=admitted.expires_in_s,
+                observed=shown_address(self.connection.peer_address),
+            )
+        )
+        arrival = NodeArrival(
+            self.connection,
+            node,
+            hello.boot,
+            admitted.name,
+            self._control,
+            self._frames,
+            self._control_id,
+            lambda frame: self._guarded(partial(self._on_proof, frame)),
+        )
+        self._node = nodes.take(arrival)
+        self._node.stream_data(self._control_id, b"", False)  # what came right after Hello is in the parser
+
+    def _on_proof(self, proof: Frame) -> None:
+        if not isinstance(proof, Proof) or not self._wants_proof:
+            raise ProtocolViolation("a Proof that was not asked for")
+        self._wants_proof = False
+        self._admission.admit_again(self, proof, self._binding)
 
     # --- the end of a turn ------------------------------------------------------------------------------------------
 
@@ -305,6 +374,8 @@ class Session:
             subscriber.before_transmit()
             publisher.before_transmit()
             draining.before_transmit()
+            unanswered = self._control.sent_size - self._answered_size
+            self._inquiries.write(MAX_UNANSWERED // 4 - unanswered)
             self._watch_reader()
         self._control.flush()
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import Terminated
     from quicbus.wire.frames import Frame
 
-__all__ = ["AGENT", "KIND_NODE", "DialerOwner", "LinkDialer", "describe_end", "is_final_end"]
+__all__ = ["AGENT", "KIND_NODE", "DialerOwner", "LinkDialer", "LinkDialerOwner", "describe_end", "is_final_end"]
 
 AGENT = "quicbus"
 KIND_NODE = "node"
@@ -39,23 +39,29 @@ _TLS_REFUSALS = frozenset(0x100 + alert for alert in (42, 43, 45, 46, 48, 51, 12
 """A listener that is no node of this mesh, as TLS tells it."""
 
 
-class DialerOwner(LinkOwner, Protocol):
-    """What a dialer calls, likewise."""
+class LinkDialerOwner(LinkOwner, Protocol):
+    """The node: what its links call, and more of the kind."""
 
     me: bytes
     boot: int
 
-    def next_number(self) -> int: ...
+    def next_number(self) -> int:
+        """Return what no link of this node was numbered with."""
+        ...
+
+    def met_itself(self, boot: int, address: str) -> None:
+        """Another process has this node's key, and this boot."""
+        ...
+
+
+class DialerOwner(Protocol):
+    """What a dialer tells, from the event loop; nothing of it waits or raises."""
 
     def is_wanted(self, dialer: LinkDialer, node: bytes) -> bool:
         """The listener is this node; False where another connection to it has come about meanwhile."""
         ...
 
     def opened(self, dialer: LinkDialer, link: Link, observed: str) -> None: ...
-
-    def met_itself(self, boot: int, address: str) -> None:
-        """Another process has this node's key, and this boot."""
-        ...
 
     def failed(self, dialer: LinkDialer, reason: str, is_final: bool) -> None:
         """No link; called once, and not after `opened`."""
@@ -72,6 +78,7 @@ class LinkDialer:
         self,
         connection: Connection,
         owner: DialerOwner,
+        node: LinkDialerOwner,
         *,
         address: str,
         name: str,
@@ -86,6 +93,7 @@ class LinkDialer:
         self.is_over = False
         """It has failed, or its link is open."""
         self._owner = owner
+        self._node = node
         self._name = name
         self._credential = credential
         self._clock = clock
@@ -116,7 +124,7 @@ class LinkDialer:
         # TLS has shown that it is a node of this mesh: it may send on its lanes before its Accepted gets here.
         self.connection.allow_undelivered(limits.LINK_WINDOW + limits.UNDELIVERED_SLACK)
         node = self.connection.listener_node
-        if node == self._owner.me:
+        if node == self._node.me:
             return  # Welcome tells whether it is this very process.
         if self.expected is not None and node and node != self.expected:
             self.give_up(f"node {node.hex()} answers where node {self.expected.hex()} was expected")
@@ -169,7 +177,7 @@ class LinkDialer:
                 name=self._name,
                 chain=credential.chain_der,
                 signature=sign_proof(credential, self._binding, KIND_NODE),
-                boot=self._owner.boot,
+                boot=self._node.boot,
             )
         )
 
@@ -216,17 +224,17 @@ class LinkDialer:
                 is_final=True,
                 code=CloseCode.UNSUPPORTED_VERSION,
             )
-        elif welcome.node == self._owner.me:
+        elif welcome.node == self._node.me:
             self._on_itself(welcome.boot)
         elif self.expected is not None and welcome.node != self.expected:
             raise ProtocolViolation(f"node {welcome.node.hex()} answers where {self.expected.hex()} was expected")
 
     def _on_itself(self, boot: int) -> None:
-        if boot == self._owner.boot:
+        if boot == self._node.boot:
             self.give_up("this is the node itself", is_final=True)
             return
         self.give_up(f"another process has this node's key, boot {boot}", is_final=True)
-        self._owner.met_itself(boot, self.address)
+        self._node.met_itself(boot, self.address)
 
     def _open(self, welcome: Welcome, accepted: Accepted) -> None:
         self.is_over = True
@@ -235,8 +243,8 @@ class LinkDialer:
             self._control,
             self._frames,
             self._control_id,
-            self._owner,
-            number=self._owner.next_number(),
+            self._node,
+            number=self._node.next_number(),
             node=welcome.node,
             boot=welcome.boot,
             name="",
