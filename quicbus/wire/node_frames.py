@@ -109,8 +109,10 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     node: Id128
     incarnation: Count
     state: str
-    """`suspect` or `failed`."""
+    """`suspect` or `failed`; `left` only repeats what the record says, to tell the age."""
     accuser: Id128
+    age_s: Count = 0
+    """How long it has been so: all forget it at about the same time, and nobody learns it anew from the last."""
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
