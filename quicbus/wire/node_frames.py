@@ -45,6 +45,7 @@ __all__ = [
     "PingRequest",
     "PingResult",
     "Prune",
+    "Reached",
     "Resume",
     "Signed",
     "Skipped",
@@ -261,6 +262,17 @@ class Skipped(Frame, frozen=True, kw_only=True):
     messages: Count
 
 
+class Reached(Frame, frozen=True, kw_only=True):
+    """To a node that dialed this one: it was dialed where it comes from, by a port that was new to it, and answered.
+
+    Others may reach it there too, so its record may say so, whatever stands between.
+    """
+
+    TYPE = 0x30
+    address: str
+    """`HOST:PORT`."""
+
+
 NODE_FRAME_TYPES: dict[int, type[Frame]] = {
     cls.TYPE: cls
     for cls in (
@@ -288,6 +300,7 @@ NODE_FRAME_TYPES: dict[int, type[Frame]] = {
         LinkTaken,
         InterestSeen,
         Skipped,
+        Reached,
     )
 }
 """All that may stand on the control stream of a session of kind `node`."""
