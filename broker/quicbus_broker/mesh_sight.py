@@ -1,7 +1,7 @@
-"""What people see of the mesh: the answers to clients, the events and log lines. It watches, and moves nothing.
+"""What people see of the mesh: the answers to clients, and the events. It watches the machine, and moves nothing.
 
-The driver calls `changed` for each `MemberChanged` that comes out of the machine and `turn_ended` after each
-`Mesh.end_turn` and each frame, and calls `Mesh.end_turn` soon when it is asked to.
+The broker calls `changed` for each `MemberChanged` that comes out of the machine, and `look` when more may have changed:
+the own interest has spread further, time has passed, or the turn has ended that `want_turn` asked for.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class SeenMesh(Protocol):
 
 
 class MeshSight:
-    """An `edge.MeshView`. `members_changed` and `want_turn` are called when there is reason to; they return at once."""
+    """An `edge.MeshView`. `members_changed` and `want_turn` are called when there is reason to; they return at once.
+
+    `want_turn`: have `Mesh.end_turn` called where something waits for it, and then `look`.
+    """
 
     def __init__(self, mesh: SeenMesh, *, members_changed: Callable[[], None], want_turn: Callable[[], None]) -> None:
         self._mesh = mesh
@@ -111,8 +114,8 @@ class MeshSight:
             del self._unnamed_links[change.node]
             self._report(LinkUp(change.node.hex(), change.name))
 
-    def turn_ended(self) -> None:
-        """Links and versions may have changed."""
+    def look(self) -> None:
+        """See whether links and versions have changed. To be called outside of the machine, after `Mesh.end_turn`."""
         neighbors = self._mesh.neighbors
         if len(neighbors) != len(self._links) or any(node not in self._links for node in neighbors):
             self._links_changed(neighbors)
@@ -156,7 +159,7 @@ class MeshSight:
                 waiting[1](links)
 
     def _report(self, event: BrokerEvent) -> None:
-        self._log.info("= %s %s", event.name or "?", _SENTENCES[type(event)], extra={"peer": event.node})
+        self._log.info("= %s", event, extra={"peer": event.node})
         self._feeds.put(event)
 
 
@@ -173,18 +176,6 @@ def event_of(change: MemberChanged) -> BrokerEvent | None:
     else:
         kind = MemberFailed if change.after is State.FAILED else MemberLeft
     return kind(change.node.hex(), change.name) if kind is not None else None
-
-
-_SENTENCES: dict[type[BrokerEvent], str] = {
-    MemberJoined: "has joined the mesh",
-    MemberSuspected: "does not answer, and is suspected to have failed",
-    MemberFailed: "has failed",
-    MemberLeft: "has left the mesh",
-    MemberRecovered: "is alive again",
-    MemberMoved: "was started again or has other addresses",
-    LinkUp: "is linked",
-    LinkDown: "is no longer linked",
-}
 
 
 def _entry_of(member: MemberView) -> PeerEntry:

@@ -131,10 +131,10 @@ def test_links_are_told_by_the_name_of_the_member() -> None:
     feed = watched.sight.events()
     watched.sight.changed(MemberChanged(A, "a", None, ALIVE))
     watched.machine.neighbors = (A,)
-    watched.sight.turn_ended()
-    watched.sight.turn_ended()
+    watched.sight.look()
+    watched.sight.look()
     watched.machine.neighbors = ()
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert taken(feed)[1:] == [LinkUp(A.hex(), "a"), LinkDown(A.hex(), "a")]
     assert watched.changes == 3
 
@@ -143,12 +143,12 @@ def test_a_link_to_a_member_that_is_not_known_yet_is_told_once_it_is() -> None:
     watched = Watched()
     feed = watched.sight.events()
     watched.machine.neighbors = (A, B)
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert taken(feed) == []
     watched.sight.changed(MemberChanged(A, "a", None, ALIVE))
     assert taken(feed) == [MemberJoined(A.hex(), "a"), LinkUp(A.hex(), "a")]
     watched.machine.neighbors = (A,)
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert taken(feed) == []
 
 
@@ -157,10 +157,10 @@ def test_a_link_that_replaces_another_is_noticed() -> None:
     for node, name in ((A, "a"), (B, "b")):
         watched.sight.changed(MemberChanged(node, name, None, ALIVE))
     watched.machine.neighbors = (A,)
-    watched.sight.turn_ended()
+    watched.sight.look()
     feed = watched.sight.events()
     watched.machine.neighbors = (B,)
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert taken(feed) == [LinkDown(A.hex(), "a"), LinkUp(B.hex(), "b")]
 
 
@@ -170,16 +170,16 @@ def test_spread_waits_for_the_version_that_the_end_of_the_turn_makes() -> None:
     watched.wait("first")
     assert watched.turns_wanted == 1
     watched.machine.interest_version = 1
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert watched.spread == []
     watched.wait("second")
     watched.machine.interest_version = 2
-    watched.sight.turn_ended()
+    watched.sight.look()
     watched.machine.spread_version = 1
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert watched.spread == [("first", 2)]
     watched.machine.spread_version = 2
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert watched.spread == [("first", 2), ("second", 2)]
 
 
@@ -188,7 +188,7 @@ def test_spread_that_was_reached_before_is_told_at_the_end_of_the_turn() -> None
     watched.machine.neighbors = (A,)
     watched.machine.interest_version = watched.machine.spread_version = 5
     watched.wait("covered")
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert watched.spread == [("covered", 1)]
 
 
@@ -197,10 +197,10 @@ def test_spread_without_links_waits_for_nobody() -> None:
     watched.machine.neighbors = (A,)
     watched.wait("alone")
     watched.machine.interest_version = 1
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert watched.spread == []
     watched.machine.neighbors = ()
-    watched.sight.turn_ended()
+    watched.sight.look()
     assert watched.spread == [("alone", 0)]
 
 
@@ -210,10 +210,10 @@ def test_nobody_is_told_of_spread_who_stopped_waiting() -> None:
     stops = [watched.sight.when_spread(lambda links: pytest.fail("told")) for _ in range(2)]
     stops[0]()
     watched.machine.interest_version = 1
-    watched.sight.turn_ended()
+    watched.sight.look()
     stops[1]()
     watched.machine.spread_version = 1
-    watched.sight.turn_ended()
+    watched.sight.look()
 
 
 def test_peers_are_the_members_as_clients_are_told() -> None:
