@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from quicbus.transport.connection import Address
     from quicbus_broker.settings import BrokerSettings
 
-__all__ = ["MAX_ADDRESSES", "AdvertisedAddresses", "Interface", "ObservedAddresses", "host_addresses", "interfaces_up"]
+__all__ = [
+    "MAX_ADDRESSES",
+    "AdvertisedAddresses",
+    "Interface",
+    "ObservedAddresses",
+    "host_addresses",
+    "interfaces_up",
+    "is_for_others",
+]
 
 MAX_ADDRESSES = 8
 """Who wants to reach a node tries them in turn, and every member keeps them of all others."""
@@ -75,7 +83,7 @@ class ObservedAddresses:
 
         What no other host can dial (link-local, loopback, no address at all) is ignored.
         """
-        if not _is_for_others(address):
+        if not is_for_others(address):
             return False
         known = self.addresses(now)
         self._confirmed_at.pop(address, None)
@@ -122,7 +130,8 @@ def _usable(text: str) -> _Ip | None:
     return None if ip.is_link_local or ip.is_unspecified or ip.is_multicast else ip
 
 
-def _is_for_others(address: str) -> bool:
+def is_for_others(address: str) -> bool:
+    """Return whether another host may dial `HOST:PORT`: not loopback, link-local, or no IP address at all."""
     try:
         ip = _usable(parse_host_port(address)[0])
     except ValueError:
