@@ -10,13 +10,14 @@ import math
 from typing import TYPE_CHECKING
 
 from quicbus.wire.close_codes import CloseCode
-from quicbus_broker.mesh.config import active_links
 from quicbus_broker.mesh.contacts import Contacts
 from quicbus_broker.mesh.dials import Dials, Purpose
 from quicbus_broker.mesh.links import Links
 from quicbus_broker.mesh.outputs import ProbeFailed, State
-from quicbus_broker.mesh.redial import Redial, redial_pause_s
+from quicbus_broker.mesh.redial import redial_pause_s
+from quicbus_broker.mesh.retries import Retries
 from quicbus_broker.mesh.seeds import Seeds
+from quicbus_broker.mesh.targets import Targets
 
 if TYPE_CHECKING:
     from random import Random
@@ -36,20 +37,13 @@ _FILL_JITTER_S = 0.1
 _FILL_DIALS = 4
 """Dials at once to fill up with neighbours: half of a large mesh's target."""
 
-_SCHEDULE_MAX = 256
-"""Members with a redial time of their own; of more than that a random one is tried in turn."""
-
 _PICK_TRIES = 64
 """Below so many members every suitable one is found, beyond it nearly always one."""
-
-_COUNTED_MAX = 64
-"""Up to so many members their modes are counted; beyond, a few that cannot be linked do not matter."""
 
 _AVOID_S = 10.0
 """A node that refused, or that was dropped, is not asked again for about so long."""
 
-_CLIENT_TARGET = 3
-"""A node that only dials carries nobody else's links; this many keep it connected when one fails, and another."""
+_MAX_AVOIDED = 256
 
 _CLIENT_LINKS_MAX = 1024
 """Nodes that only dial have nobody else to go to, so they do not count against the links that others ask for."""
@@ -78,7 +72,8 @@ class Overlay:
         self._contacts = Contacts(config, connections)
         self._dials = Dials(config)
         self._seeds = Seeds(config, rng)
-        self._redial: Redial[NodeId] = Redial(config, rng, _SCHEDULE_MAX)
+        self._targets = Targets(me, mode, table, config)
+        self._retries = Retries(table, self._targets, config, rng)
         self._remembered: dict[NodeId, tuple[str, ...]] = {}
         # Refused or did not reply: not asked again until then.
         self._avoided: dict[NodeId, float] = {}
@@ -88,12 +83,8 @@ class Overlay:
         self._accused: dict[NodeId, None] = {}
         self._leaving: dict[NodeId, float] = {}
         self._client_links: dict[NodeId, None] = {}
-        # Failed members that have no time of their own.
-        self._unscheduled = False
-        self._counted: int | None = None
         self._fill_at = math.inf
         self._fill_pauses = 0
-        self._member_redial_at = -math.inf
         self._rotate_at = math.inf
         self._is_stopped = False
 
@@ -111,7 +102,7 @@ class Overlay:
         for node, address in remembered:
             if node != self._me:
                 self._remembered[node] = (*self._remembered.get(node, ()), address)
-                self._redial.soon(node, now, spread_s=self._config.redial_min_s)
+                self._retries.soon(node, now)
         self._dial_seeds(now, outputs)
         self._fill_soon(now)
 
@@ -125,8 +116,7 @@ class Overlay:
         """This node leaves: from now on it dials nobody and grants nothing."""
         self._is_stopped = True
         self._seeds = Seeds(self._config, self._rng)
-        self._redial = Redial(self._config, self._rng, _SCHEDULE_MAX)
-        self._unscheduled = False
+        self._retries.clear()
         self._lost.clear()
         self._fill_at = self._rotate_at = math.inf
 
@@ -143,13 +133,13 @@ class Overlay:
         purpose = self._dials.opened(node, event.address, is_dialer=event.is_dialer)
         if event.is_dialer:
             self._seeds.found(event.address, node)
-        self._redial.forget(node)
+        self._retries.forget(node)
         self._lost.pop(node, None)
         self._accused.pop(node, None)
         if node in self.neighbors:
             if self._links.boot_of(node) == event.boot:
                 return
-            self._down(node, now, outputs, is_lost=True)
+            self._down(node, now, outputs, is_lost=False)
         if node in self._links.asked:
             self._links.ask_again(node, now, outputs)
             return
@@ -177,11 +167,11 @@ class Overlay:
 
     def on_neighbor(self, node: NodeId, frame: Neighbor, now: float, outputs: list[Output]) -> None:
         is_known = node in self.neighbors or node in self._links.asked
-        if self._is_stopped or not (is_known or frame.urgent or self._has_room(node)):
+        if self._is_stopped or self._has_left(node) or not (is_known or frame.urgent or self._has_room(node)):
             self._links.refuse(node, outputs)
             return
         self._up(node, now, outputs, grants=True)
-        self._drop_surplus(node, self._links_max(), now, outputs)
+        self._drop_surplus(node, self._targets.accepted(), now, outputs)
 
     def on_neighbor_reply(self, node: NodeId, frame: NeighborReply, now: float, outputs: list[Output]) -> None:
         ask = self._links.asked.get(node)
@@ -192,7 +182,7 @@ class Overlay:
                 self._fill_soon(now)
         elif ask is not None:
             self._up(node, now, outputs, grants=False)
-            self._drop_surplus(node, self._target() if ask.is_spare else self._links_max(), now, outputs)
+            self._drop_surplus(node, self._targets.wanted() if ask.is_spare else self._targets.accepted(), now, outputs)
         elif node not in self.neighbors:
             self._links.on_unasked_grant(node, outputs)
 
@@ -209,20 +199,22 @@ class Overlay:
 
     def member_changed(self, change: MemberChanged, now: float, outputs: list[Output]) -> None:
         node = change.node
-        self._counted = None
+        self._targets.changed()
         if node == self._me:
             return
         if change.has_moved:
             self._accused.pop(node, None)
             self._avoided.pop(node, None)
+            self._retries.forget(node)
         match change.after:
             case State.FAILED:
                 self._gone(node, now, outputs)
                 self._connections.close(node, CloseCode.STALLED, "taken for failed: it did not answer", outputs)
-                self._schedule(node, now)
+                if not self._is_stopped and self._mode != "server":
+                    self._retries.failed(node, now)
             case State.LEFT:
                 self._gone(node, now, outputs)
-                self._redial.forget(node)
+                self._retries.forget(node)
                 if self._connections.is_connected(node):
                     self._leaving[node] = now + _LEAVE_GRACE_S
             case State.ALIVE:
@@ -232,7 +224,7 @@ class Overlay:
                 if change.before is not State.SUSPECT:
                     self._fill_pauses = 0
                 if change.before is State.FAILED:
-                    self._redial.forget(node)
+                    self._retries.forget(node)
                     if not self._connections.is_connected(node):
                         self._accused[node] = None
                 self._fill_soon(now)
@@ -247,7 +239,7 @@ class Overlay:
             return True
         if node in self._dials:
             return True
-        if self._dials.count(Purpose.CONTACT) >= self._config.max_contacts or self._redial.is_waiting(node):
+        if self._dials.count(Purpose.CONTACT) >= self._config.max_contacts or self._retries.is_waiting(node):
             return False
         return self._dial(node, Purpose.CONTACT, now, outputs)
 
@@ -262,7 +254,7 @@ class Overlay:
             self._fill_at,
             self._rotate_at,
             self._seeds.next_timer(),
-            self._member_redial_at if self._unscheduled else max(self._redial.next_timer(), self._member_redial_at),
+            self._retries.next_timer(),
             self._links.next_timer(),
             self._contacts.next_timer(),
             self._dials.next_timer(),
@@ -279,7 +271,7 @@ class Overlay:
         self._contacts.tick(now, outputs)
         self._tick_departures(now, outputs)
         self._dial_seeds(now, outputs)
-        if now >= self._member_redial_at:
+        if now >= self._retries.next_timer():
             self._dial_member(now, outputs)
         if now >= self._fill_at:
             self._fill(now, outputs)
@@ -292,7 +284,8 @@ class Overlay:
                 self._lost[node] = math.inf
             else:
                 del self._lost[node]
-                outputs.append(ProbeFailed(node))
+                if node in self._table:
+                    outputs.append(ProbeFailed(node))
         for node in [node for node, due in self._leaving.items() if due <= now]:
             del self._leaving[node]
             self._contacts.remove(node)
@@ -309,6 +302,7 @@ class Overlay:
         else:
             self._links.up(node, now, outputs)
         self._contacts.remove(node)
+        self._leaving.pop(node, None)
         self._avoided.pop(node, None)
         self._fill_pauses = 0
         self._note_mode(node)
@@ -343,8 +337,8 @@ class Overlay:
     def _rotate(self, now: float, outputs: list[Output]) -> None:
         """Exchange one link: HyParView's shuffle does this for its passive view; here two merged halves mix by it."""
         self._rotate_at = now + self._rng.uniform(0.75, 1.25) * self._config.rotate_interval_s
-        target = self._target()
-        if self._others() <= self._config.small_mesh or self._backbone() < target:
+        target = self._targets.wanted()
+        if not self._targets.is_large() or self._backbone() < target:
             return
         if self._backbone() > target:
             self._drop_surplus(b"", self._backbone() - 1, now, outputs)
@@ -378,7 +372,7 @@ class Overlay:
                 return False
             if self._connections.is_connected(node):
                 return True
-            return self._can_dial(entry) and node not in self._dials and not self._redial.is_waiting(node)
+            return self._targets.can_dial(entry) and node not in self._dials and not self._retries.is_waiting(node)
 
         return self._table.pick(self._rng, is_candidate, _PICK_TRIES)
 
@@ -391,54 +385,35 @@ class Overlay:
     def _avoid(self, node: NodeId, now: float) -> None:
         self._avoided.pop(node, None)
         self._avoided[node] = now + self._rng.uniform(0.5, 1.0) * _AVOID_S
-        if len(self._avoided) > _SCHEDULE_MAX:
+        if len(self._avoided) > _MAX_AVOIDED:
             del self._avoided[next(iter(self._avoided))]
 
     # --- how many -----------------------------------------------------------------------------------------------------
-
-    def _others(self) -> int:
-        """Return how many alive members a link is possible with. In a large mesh nobody counts: nearly all."""
-        others = self._table.alive_count - (self._me in self._table)
-        if others > _COUNTED_MAX:
-            return others
-        if self._counted is None:
-            self._counted = sum(self._is_linkable(node) for node in self._table.nodes())
-        return self._counted
-
-    def _is_linkable(self, node: NodeId) -> bool:
-        entry = self._table.get(node)
-        if entry is None or node == self._me or entry.state not in (State.ALIVE, State.SUSPECT):
-            return False
-        return entry.record.mode == "hybrid" or (entry.record.mode == "server" and self._mode != "server")
-
-    def _target(self) -> int:
-        others = self._others()
-        target = active_links(others, self._config.small_mesh)
-        if self._mode == "client" and others > self._config.small_mesh:
-            return min(target, _CLIENT_TARGET)
-        return target
-
-    def _links_max(self) -> int:
-        # A node that joins knows of nobody yet: it takes what a small mesh would.
-        return math.ceil(self._config.max_links_factor * max(self._target(), self._config.small_mesh))
 
     def _backbone(self) -> int:
         return len(self.neighbors) - len(self._client_links)
 
     def _lacking(self) -> int:
-        return self._target() - self._backbone() - len(self._links.asked) - self._dials.count(Purpose.LINK)
+        return self._targets.wanted() - self._backbone() - len(self._links.asked) - self._dials.count(Purpose.LINK)
 
     def _has_room(self, node: NodeId) -> bool:
         entry = self._table.get(node)
         if entry is not None and entry.record.mode == "client":
             return len(self._client_links) < _CLIENT_LINKS_MAX
-        return self._backbone() < self._links_max()
+        return self._backbone() < self._targets.accepted()
+
+    def _has_left(self, node: NodeId) -> bool:
+        """A process that has left asks for nothing any more: that frame was under way. A later boot is welcome."""
+        entry = self._table.get(node)
+        return entry is not None and entry.state is State.LEFT and entry.record.boot == self._connections.boot_of(node)
 
     def _is_link_wanted(self, purpose: Purpose) -> bool:
+        if self._is_stopped:
+            return False
         if not self.neighbors or purpose is Purpose.SPARE:
             return True
         if purpose is Purpose.BRIDGE:
-            return self._backbone() < self._links_max()
+            return self._backbone() < self._targets.accepted()
         return purpose is Purpose.LINK and self._lacking() > 0
 
     def _note_mode(self, node: NodeId) -> None:
@@ -450,16 +425,13 @@ class Overlay:
 
     # --- dialing ------------------------------------------------------------------------------------------------------
 
-    def _can_dial(self, entry: Entry) -> bool:
-        return self._mode != "server" and entry.record.mode != "client" and bool(entry.record.addresses)
-
     def _dial(self, node: NodeId, purpose: Purpose, now: float, outputs: list[Output]) -> bool:
         """Return whether it is being dialed now."""
         if self._is_stopped or self._mode == "server":
             return False
         entry = self._table.get(node)
         addresses: tuple[str, ...] = ()
-        if entry is not None and self._can_dial(entry):
+        if entry is not None and self._targets.can_dial(entry):
             addresses = entry.record.addresses
         elif entry is None and node in self._remembered:
             addresses = self._remembered[node]
@@ -473,21 +445,13 @@ class Overlay:
                 self._dials.begin(None, (address,), Purpose.BRIDGE, now, outputs)
 
     def _dial_member(self, now: float, outputs: list[Output]) -> None:
-        """Try one member that could not be reached: one at a time, so that a thousand of them are no more traffic."""
-        node = self._redial.pop_due(now)
-        if node is None and self._unscheduled:
-            node = self._table.pick(self._rng, self._is_unscheduled, _PICK_TRIES)
-            if node is None:
-                self._schedule_rest(now)
-        if node is None:
-            if self._unscheduled:
-                self._member_redial_at = now + self._config.probe_interval_s
+        node = self._retries.pop_due(now)
+        if node is None or node in self._dials:
             return
-        if node not in self._dials and not (self._is_worth(node) and self._dial(node, Purpose.BRIDGE, now, outputs)):
-            self._redial.forget(node)
-            return
-        pause = self._config.probe_interval_s if self.neighbors else self._config.redial_min_s
-        self._member_redial_at = now + pause
+        if self._is_worth(node) and self._dial(node, Purpose.BRIDGE, now, outputs):
+            self._retries.pace(now, is_isolated=not self.neighbors)
+        else:
+            self._retries.forget(node)
 
     def _is_worth(self, node: NodeId) -> bool:
         if self._connections.is_connected(node):
@@ -499,30 +463,10 @@ class Overlay:
             return False
         return entry.state is State.FAILED or self._lacking() > 0 or not self.neighbors
 
-    def _is_unscheduled(self, entry: Entry) -> bool:
-        node = entry.record.node
-        return entry.state is State.FAILED and self._can_dial(entry) and node not in self._redial
-
-    def _schedule(self, node: NodeId, now: float) -> None:
-        if self._is_stopped or self._mode == "server":
-            return
-        if not self._redial.failed(node, now):
-            self._unscheduled = True
-
-    def _schedule_rest(self, now: float) -> None:
-        """Few are left without a time of their own; see whether they all get one."""
-        self._unscheduled = False
-        for node in self._table.nodes():
-            entry = self._table.get(node)
-            if entry is not None and self._is_unscheduled(entry):
-                self._schedule(node, now)
-                if self._unscheduled:
-                    return
-
     def _lose(self, node: NodeId, now: float) -> None:
         """A neighbour's connection broke: dial it, or wait for it where only it can dial, before it is a suspect."""
         entry = self._table.get(node)
-        if entry is not None and self._can_dial(entry):
+        if entry is not None and self._targets.can_dial(entry):
             self._lost[node] = now + self._rng.uniform(0.0, self._config.redial_min_s)
         else:
             self._lost[node] = now + _LOST_GRACE_S
@@ -537,8 +481,7 @@ class Overlay:
         was_lost = self._lost.pop(node, None) is not None
         if self._is_stopped or self._connections.is_connected(node):
             return
-        if not self._redial.failed(node, now, is_final=is_final):
-            self._unscheduled = True
+        self._retries.failed(node, now, is_final=is_final)
         if was_lost or (not is_final and self._is_suspicious(node)):
             if self._dials.is_late(attempt, now):
                 return
