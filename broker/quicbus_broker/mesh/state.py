@@ -1,0 +1,479 @@
+"""The mesh machine of one node: joins members, links, health, broadcast and interest, which do not know each other.
+
+Pure: what happens goes in with the time, what is to be done comes out. The driver performs it; the simulator runs
+thousands of these in one process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from quicbus.wire.close_codes import CloseCode
+from quicbus.wire.frames import Frame, Ping, Pong
+from quicbus.wire.node_frames import (
+    Disconnect,
+    Discover,
+    DiscoveryResponse,
+    Graft,
+    IHave,
+    InterestSeen,
+    Neighbor,
+    NeighborReply,
+    Pause,
+    PingRequest,
+    PingResult,
+    Prune,
+    Resume,
+    Skipped,
+    Update,
+)
+from quicbus_broker.mesh.connections import Connections
+from quicbus_broker.mesh.detector import Detector
+from quicbus_broker.mesh.discovery import Discovery
+from quicbus_broker.mesh.forwarding import Forwarding
+from quicbus_broker.mesh.gossip import Gossip
+from quicbus_broker.mesh.interest_table import InterestTable
+from quicbus_broker.mesh.membership import Membership
+from quicbus_broker.mesh.outputs import (
+    BundleArrived,
+    CloseConnection,
+    ConnectionClosed,
+    ConnectionOpened,
+    DialFailed,
+    FrameArrived,
+    Internal,
+    MemberChanged,
+    Misbehaved,
+    NeighborDown,
+    NeighborUp,
+    NewsLearned,
+    ProbeAnswered,
+    ProbeFailed,
+    SendFrame,
+    State,
+)
+from quicbus_broker.mesh.overlay import Overlay
+from quicbus_broker.mesh.own_interest import OwnInterest
+from quicbus_broker.mesh.pauses import Pauses
+from quicbus_broker.mesh.table import MemberTable
+from quicbus_broker.mesh.traffic import Publication, Traffic, Ways
+from quicbus_broker.mesh.views import MemberView, MeshStatistics
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from quicbus.wire.bundles import BundleBatch
+    from quicbus.wire.node_frames import Signed
+    from quicbus_broker.mesh.config import MeshConfig
+    from quicbus_broker.mesh.forwarding import MeshPlan
+    from quicbus_broker.mesh.interest_table import InterestBase
+    from quicbus_broker.mesh.outputs import MeshInput, MeshOutput, NodeId, Output
+    from quicbus_broker.mesh.signing import Signing
+    from quicbus_broker.mesh.table import TableBase
+
+__all__ = ["Mesh", "Publication"]
+
+MAX_VIA = 4
+MAX_OFFENCES = 8
+"""Forged or replayed things that a peer may send before its connection is closed: an honest one sends none."""
+
+
+class Mesh:
+    """One node of a mesh. `now` is monotonic, in seconds, the same clock in every call."""
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        name: str,
+        boot: int,
+        mode: str,
+        signing: Signing,
+        config: MeshConfig,
+        rng: random.Random,
+        base: TableBase | None = None,
+        interest: InterestBase | None = None,
+    ) -> None:
+        """`base` and `interest`: a start that many machines of one process share."""
+        self.me = me
+        self.name = name
+        self.boot = boot
+        self.mode = mode
+        self._table = MemberTable(base)
+        self._connections = Connections(me)
+        self._membership = Membership(me, self._table, signing, config, rng)
+        self._gossip = Gossip()
+        self._overlay = Overlay(me, mode, self._table, self._connections, config, rng)
+        self._detector = Detector(me, config, rng, self._connections.is_connected)
+        self._own_interest = OwnInterest(me, boot, signing, config, self._table)
+        self._interest = InterestTable(me, signing, self._table, interest)
+        self._discovery = Discovery(me, self._table, self._membership, config, rng, self._interest_since)
+        self._forwarding = Forwarding(me, self._table, self._interest, config, rng, self._detector.rtt_s)
+        ways = Ways(self._connections.is_connected, self._overlay.want_contact, self._overlay.touch)
+        self._traffic = Traffic(me, boot, self._table, ways, signing, config, rng)
+        self._offences: Counter[NodeId] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._pauses = Pauses()
+        self._on_frame = self._frame_handlers()
+
+    # --- what the driver calls ---
+
+    def start(
+        self,
+        *,
+        addresses: tuple[str, ...],
+        seeds: tuple[str, ...],
+        remembered: tuple[tuple[NodeId, str], ...],
+        now: float,
+    ) -> list[MeshOutput]:
+        """Begin: say who this node is, and look for the mesh. Without seeds it is one from the start."""
+        outputs: list[Output] = []
+        self._membership.start(self.name, self.boot, self.mode, addresses, now, outputs)
+        self._discovery.start(now, is_alone=not seeds and not remembered)
+        self._overlay.start(seeds, remembered, now, outputs)
+        return self._settle(outputs, now)
+
+    def start_linked(self, neighbors: Sequence[tuple[NodeId, int, int]], now: float) -> list[MeshOutput]:
+        """Begin in the middle of a mesh that stands, with the record in the shared table: a simulation's start.
+
+        `neighbors`: node, connection and boot; they know this node as theirs likewise.
+        """
+        outputs: list[Output] = []
+        self._membership.start(self.name, self.boot, self.mode, (), now, outputs)
+        self._discovery.start(now, is_alone=True)
+        for node, connection, boot in neighbors:
+            opened = ConnectionOpened(connection, node, boot, self.me < node, "")
+            self._connections.opened(opened, now, outputs)
+            self._overlay.adopt(node, now, outputs)
+        return self._settle(outputs, now)
+
+    def handle(self, event: MeshInput, now: float) -> list[MeshOutput]:
+        """Take what happened; returns what is to be done, in this order."""
+        outputs: list[Output] = []
+        if isinstance(event, FrameArrived):
+            node = self._connections.node_of(event.connection)
+            if node is not None:
+                self._take_frame(node, event.frame, now, outputs)
+        elif isinstance(event, BundleArrived):
+            node = self._connections.node_of(event.connection)
+            if node is not None:
+                self._detector.heard(node, now, outputs)
+                self._traffic.on_bundle(node, event.bundle, now, outputs)
+        elif isinstance(event, ConnectionOpened):
+            self._on_opened(event, now, outputs)
+        elif isinstance(event, ConnectionClosed):
+            self._on_closed(event, now, outputs)
+        else:
+            self._on_dial_failed(event, now, outputs)
+        return self._settle(outputs, now)
+
+    def tick(self, now: float) -> list[MeshOutput]:
+        """Let time pass. Call it at `next_timer()`, or a little later."""
+        outputs: list[Output] = []
+        for part in (self._connections, self._membership, self._detector, self._overlay, self._traffic):
+            if now >= part.next_timer():
+                part.tick(now, outputs)
+        if now >= self._discovery.next_timer():
+            self._discovery.tick(now, self._overlay.neighbors, outputs)
+        return self._settle(outputs, now)
+
+    def next_timer(self) -> float:
+        """Return when `tick` has something to do; infinite when nothing will."""
+        return min(
+            self._connections.next_timer(),
+            self._membership.next_timer(),
+            self._detector.next_timer(),
+            self._overlay.next_timer(),
+            self._traffic.next_timer(),
+            self._discovery.next_timer(),
+        )
+
+    def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
+        """Return who elsewhere gets a topic; `local_groups` (name, filter) have members here and keep their share."""
+        return self._forwarding.plan(topic, local_groups)
+
+    def publish(self, publication: Publication, now: float) -> list[MeshOutput]:
+        """Send a batch of a client. What is broadcast leaves with `end_turn`."""
+        outputs: list[Output] = []
+        self._traffic.publish(publication, now, outputs)
+        return self._settle(outputs, now)
+
+    def end_turn(self, now: float) -> list[MeshOutput]:
+        """Seal what the turn brought: at most one bundle, and one difference of the own interest."""
+        outputs: list[Output] = []
+        self._own_interest.flush(now, outputs)
+        self._traffic.seal(now, outputs)
+        return self._settle(outputs, now)
+
+    def add_interest(self, filter: str, group: str, blocks: bool) -> None:
+        """Somebody here subscribes; told to others with `end_turn`."""
+        self._own_interest.add(filter, group, blocks)
+
+    def discard_interest(self, filter: str, group: str, blocks: bool) -> None:
+        self._own_interest.discard(filter, group, blocks)
+
+    def pause(self, origin: NodeId, filter: str, is_paused: bool, now: float) -> list[MeshOutput]:
+        """Ask the origin of too many messages to hold its publishers back, or to let them go."""
+        outputs: list[Output] = []
+        self._pauses.want(origin, filter, is_paused, outputs)
+        if is_paused and not self._connections.is_connected(origin):
+            self._overlay.want_contact(origin, now, outputs)
+        return self._settle(outputs, now)
+
+    def give_back(self, origin: NodeId, batch: BundleBatch, now: float) -> list[MeshOutput]:
+        """Return the share of a group that has no member here to its origin."""
+        outputs: list[Output] = []
+        if not self._traffic.give_back(origin, batch, outputs):
+            self._refused["no_member"] += 1
+        return self._settle(outputs, now)
+
+    def send_share(
+        self, publication: Publication, node: NodeId, group: str, filter: str, now: float
+    ) -> list[MeshOutput]:
+        """Send a batch that came back to a group's member elsewhere."""
+        outputs: list[Output] = []
+        self._traffic.send_share(publication, node, group, filter, now, outputs)
+        return self._settle(outputs, now)
+
+    def set_addresses(self, addresses: tuple[str, ...], now: float) -> list[MeshOutput]:
+        """Where this node may be dialed has changed."""
+        outputs: list[Output] = []
+        self._membership.set_addresses(addresses, now, outputs)
+        return self._settle(outputs, now)
+
+    def leave(self, now: float) -> list[MeshOutput]:
+        """Tell the mesh that this node leaves by itself; the driver then closes the connections."""
+        outputs: list[Output] = []
+        self._membership.leave(now, outputs)
+        self._overlay.stop()
+        return self._settle(outputs, now)
+
+    # --- what it is ---
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the first full exchange with the mesh is done."""
+        return self._discovery.is_joined
+
+    @property
+    def interest_version(self) -> int:
+        return self._own_interest.version
+
+    @property
+    def spread_version(self) -> int:
+        """The version of the own interest that all neighbours know."""
+        return self._own_interest.spread_version
+
+    @property
+    def neighbors(self) -> Sequence[NodeId]:
+        return tuple(self._overlay.neighbors)
+
+    def members(self) -> list[MemberView]:
+        """Return all members, by id. Costs a step for each."""
+        return [self._view(node) for node in self._table.nodes()]
+
+    def _view(self, node: NodeId) -> MemberView:
+        entry = self._table.get(node)
+        assert entry is not None
+        record = entry.record
+        return MemberView(
+            node,
+            record.name,
+            record.addresses,
+            entry.state,
+            record.mode,
+            record.boot,
+            self._detector.rtt_s(node),
+            node in self._overlay.neighbors,
+            node == self.me,
+        )
+
+    def statistics(self) -> MeshStatistics:
+        """Return the counters as they are. Costs a step per member."""
+        broadcast, sequencer, traffic = (
+            self._traffic.broadcast.counters,
+            self._traffic.sequencer.counters,
+            self._traffic,
+        )
+        states = Counter(state.value for state in self._table.states())
+        dropped = Counter(broadcast.dropped) + Counter(sequencer.dropped) + traffic.dropped + self._refused
+        return MeshStatistics(
+            members=dict(states),
+            links=len(self._overlay.neighbors),
+            connections=len(self._connections.connected()),
+            sent=broadcast.sent + traffic.sent_direct,
+            relayed=broadcast.relayed + traffic.relayed,
+            received=broadcast.received,
+            duplicates=broadcast.duplicates,
+            repaired=broadcast.repaired,
+            dropped=dict(dropped),
+            hops_mean=sequencer.hops_sum / sequencer.delivered if sequencer.delivered else 0.0,
+            hops_max=sequencer.hops_max,
+            lost_in_mesh=sequencer.lost_in_mesh,
+            late=sequencer.late,
+            refutations=self._membership.refutations,
+        )
+
+    # --- connections ---
+
+    def _on_opened(self, event: ConnectionOpened, now: float, outputs: list[Output]) -> None:
+        node = event.node
+        is_new = self._connections.opened(event, now, outputs)
+        self._membership.connected(node, event.boot, now, outputs)
+        self._overlay.connected(event, now, outputs)
+        if not is_new:
+            return
+        self._discovery.connected(node, now, outputs)
+        self._traffic.connected(node, now, outputs)
+        self._pauses.connected(node, outputs)
+
+    def _on_closed(self, event: ConnectionClosed, now: float, outputs: list[Output]) -> None:
+        node, was_last = self._connections.closed(event.connection, outputs)
+        if node is None or not was_last:
+            return
+        self._pauses.gone(node, outputs)
+        self._overlay.disconnected(node, event.is_clean, now, outputs)
+        self._discovery.disconnected(node)
+
+    def _on_dial_failed(self, event: DialFailed, now: float, outputs: list[Output]) -> None:
+        self._overlay.dial_failed(event, now, outputs)
+        node = event.node
+        if node is None or self._connections.is_connected(node):
+            return
+        self._traffic.unreachable(node)
+
+    # --- frames ---
+
+    def _frame_handlers(self) -> dict[type[Frame], Callable[[NodeId, Any, float, list[Output]], None]]:
+        detector, overlay, broadcast = self._detector, self._overlay, self._traffic.broadcast
+        return {
+            Pong: detector.on_pong,
+            PingRequest: detector.on_ping_request,
+            PingResult: detector.on_ping_result,
+            Neighbor: overlay.on_neighbor,
+            NeighborReply: overlay.on_neighbor_reply,
+            Disconnect: overlay.on_disconnect,
+            IHave: broadcast.on_ihave,
+            Graft: broadcast.on_graft,
+            Prune: broadcast.on_prune,
+            Skipped: self._traffic.on_skipped,
+            Update: self._on_update,
+            Discover: self._on_discover,
+            DiscoveryResponse: self._on_response,
+            InterestSeen: self._on_interest_seen,
+            Pause: self._pauses.on_pause,
+            Resume: self._pauses.on_resume,
+        }
+
+    def _take_frame(self, node: NodeId, frame: Frame, now: float, outputs: list[Output]) -> None:
+        self._detector.heard(node, now, outputs)
+        if isinstance(frame, Ping):
+            outputs.append(SendFrame(node, Pong(id=frame.id)))
+            return
+        handler = self._on_frame.get(type(frame))
+        if handler is None:
+            outputs.append(Misbehaved(node, f"{type(frame).__name__} is not for an open link"))
+        else:
+            handler(node, frame, now, outputs)
+
+    def _on_update(self, node: NodeId, frame: Update, now: float, outputs: list[Output]) -> None:
+        self._membership.take(frame.records, frame.claims, node, now, outputs)
+        if frame.interest:
+            self._interest.take(frame.interest, node, now, outputs)
+
+    def _on_discover(self, node: NodeId, frame: Discover, now: float, outputs: list[Output]) -> None:
+        self._discovery.on_discover(node, frame, self._traffic.heads(), now, outputs)
+
+    def _on_response(self, node: NodeId, frame: DiscoveryResponse, now: float, outputs: list[Output]) -> None:
+        if not self._discovery.is_joined:
+            # What was broadcast before this node joined is over: a replay of it does not pass.
+            for head in frame.heads:
+                self._traffic.set_head(head)
+        self._discovery.on_response(node, frame, now, outputs)
+        if frame.interest:
+            self._interest.take(frame.interest, node, now, outputs)
+
+    def _on_interest_seen(self, node: NodeId, frame: InterestSeen, now: float, outputs: list[Output]) -> None:
+        self._own_interest.acknowledged(node, frame.version, outputs)
+
+    def _interest_since(self, node: NodeId, boot: int, version: int) -> tuple[Signed, ...]:
+        source = self._own_interest if node == self.me else self._interest
+        return source.since(node, boot, version)
+
+    # --- what the parts tell each other ---
+
+    def _settle(self, outputs: list[Output], now: float) -> list[MeshOutput]:
+        """Let the parts hear of each other until nothing is left to tell; return what is for the driver."""
+        outside: list[MeshOutput] = []
+        index = 0
+        while True:
+            while index < len(outputs):
+                output = outputs[index]
+                index += 1
+                if isinstance(output, Internal):
+                    self._tell(output, now, outputs)
+                    continue
+                if isinstance(output, MemberChanged):
+                    self._on_member_changed(output, now, outputs)
+                outside.append(output)
+            if not self._gossip.has_news:
+                return outside
+            self._gossip.flush(self._overlay.neighbors, outputs)
+
+    def _tell(self, output: Internal, now: float, outputs: list[Output]) -> None:
+        match output:
+            case NewsLearned():
+                self._gossip.learned(output)
+            case NeighborUp(node=node):
+                self._detector.neighbor_up(node, now)
+                self._traffic.broadcast.neighbor_up(node)
+                self._own_interest.neighbor_up(node)
+                own = self._own_interest.since(self.me, self.boot, 0)
+                outputs.append(SendFrame(node, Update(records=(self._membership.own_signed,), interest=own)))
+                self._choose_via(now, outputs)
+            case NeighborDown(node=node):
+                self._detector.neighbor_down(node)
+                self._traffic.broadcast.neighbor_down(node)
+                self._own_interest.neighbor_down(node, outputs)
+                self._choose_via(now, outputs)
+            case ProbeFailed(node=node):
+                self._membership.suspect(node, now, outputs)
+            case ProbeAnswered(node=node):
+                self._membership.alive_seen(node, now, outputs)
+            case Misbehaved(node=node, why=why):
+                self._on_misbehaved(node, why, outputs)
+
+    def _choose_via(self, now: float, outputs: list[Output]) -> None:
+        """A node that cannot be dialed tells through whom it is reached; it changes that as little as it can."""
+        if self.mode != "client":
+            return
+        neighbors = self._overlay.neighbors
+        via = [node for node in self._membership.own.via if node in neighbors]
+        via += [node for node in neighbors if node not in via][: max(0, MAX_VIA - len(via))]
+        self._membership.set_via(tuple(via), now, outputs)
+
+    def _on_member_changed(self, change: MemberChanged, now: float, outputs: list[Output]) -> None:
+        if change.node == self.me:
+            return
+        self._overlay.member_changed(change, now, outputs)
+        if change.after in (State.FAILED, State.LEFT):
+            self._interest.member_gone(change.node)
+            self._traffic.member_gone(change.node)
+            self._pauses.gone(change.node, outputs)
+        elif change.before in (State.FAILED, State.LEFT):
+            self._interest.member_back(change.node)
+
+    def _on_misbehaved(self, node: NodeId, why: str, outputs: list[Output]) -> None:
+        self._refused["misbehaved"] += 1
+        self._offences[node] += 1
+        if self._offences[node] < MAX_OFFENCES:
+            return
+        del self._offences[node]
+        reason = f"{MAX_OFFENCES} times something that no honest node sends, last: {why}; check node {node.hex()}"
+        outputs.extend(
+            CloseConnection(connection, CloseCode.PROTOCOL_VIOLATION, reason)
+            for connection in self._connections.connections_of(node)
+        )

@@ -1,0 +1,100 @@
+"""Bundles for nodes that have no connection yet: they wait while one is dialed, bounded in bytes and time."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from quicbus.wire.node_frames import Skipped
+
+if TYPE_CHECKING:
+    from quicbus.wire.bundles import Bundle
+    from quicbus_broker.mesh.outputs import NodeId
+
+__all__ = ["Waiting"]
+
+MAX_WAITING_SIZE = 8 * 1024 * 1024
+"""Bytes of bodies that wait for one node: two publish windows."""
+MAX_SKIPS = 64
+"""Ranges of numbers that a node is told not to wait for; beyond it the node finds out by its own time-out."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    deadline: float
+    bundles: deque[tuple[float, Bundle]] = field(default_factory=deque)
+    size: int = 0
+
+
+class Waiting:
+    """What is dropped here has its numbers told to the receiver, once there is a connection, as `Skipped`."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._queues: dict[NodeId, _Queue] = {}
+        self._skips: dict[NodeId, list[Skipped]] = {}
+
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._queues
+
+    def nodes(self) -> list[NodeId]:
+        return list(self._queues)
+
+    def put(self, node: NodeId, bundle: Bundle, now: float) -> int:
+        """Keep a bundle for when a connection is open; returns how many batches were dropped to make room."""
+        queue = self._queues.get(node)
+        if queue is None:
+            queue = self._queues[node] = _Queue(now + self._timeout_s)
+        queue.bundles.append((now, bundle))
+        queue.size += _size_of(bundle)
+        dropped = 0
+        while queue.size > MAX_WAITING_SIZE and len(queue.bundles) > 1:
+            _, oldest = queue.bundles.popleft()
+            queue.size -= _size_of(oldest)
+            dropped += self.skip(node, oldest)
+        return dropped
+
+    def take(self, node: NodeId) -> tuple[list[Skipped], list[tuple[float, Bundle]]]:
+        """A connection is open: return what the node must not wait for, and the bundles with the time they came."""
+        queue = self._queues.pop(node, None)
+        return self._skips.pop(node, []), list(queue.bundles) if queue else []
+
+    def give_up(self, node: NodeId) -> int:
+        """No connection came about; returns how many batches are dropped."""
+        queue = self._queues.pop(node, None)
+        return sum(self.skip(node, bundle) for _, bundle in queue.bundles) if queue else 0
+
+    def forget(self, node: NodeId) -> None:
+        """The node has restarted, or left: its numbers are of no use."""
+        self._queues.pop(node, None)
+        self._skips.pop(node, None)
+
+    def skip(self, node: NodeId, bundle: Bundle) -> int:
+        """Remember the numbers of a bundle that will not be sent; returns how many batches it has."""
+        skips = self._skips.setdefault(node, [])
+        for batch in bundle.batches:
+            last = next((each for each in reversed(skips) if each.lane == batch.lane), None)
+            if last is not None and last.boot == bundle.target_boot and last.last + 1 == batch.sequence:
+                skips[skips.index(last)] = Skipped(
+                    boot=last.boot, lane=last.lane, first=last.first, last=batch.sequence, messages=0
+                )
+            elif len(skips) < MAX_SKIPS:
+                skips.append(
+                    Skipped(
+                        boot=bundle.target_boot, lane=batch.lane, first=batch.sequence, last=batch.sequence, messages=0
+                    )
+                )
+        return len(bundle.batches)
+
+    def overdue(self, now: float) -> list[NodeId]:
+        """Return the nodes for which a connection took too long."""
+        return [node for node, queue in self._queues.items() if queue.deadline <= now]
+
+    def next_timer(self) -> float:
+        return min((queue.deadline for queue in self._queues.values()), default=math.inf)
+
+
+def _size_of(bundle: Bundle) -> int:
+    return sum(len(batch.body) for batch in bundle.batches)
