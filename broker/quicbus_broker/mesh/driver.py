@@ -18,7 +18,7 @@ from quicbus.transport.connection import shown_address
 from quicbus.wire.batch import peek_body
 from quicbus.wire.bundles import KIND_BROADCAST, KIND_DIRECT
 from quicbus.wire.close_codes import CloseCode
-from quicbus.wire.node_frames import Skipped
+from quicbus.wire.node_frames import Reached, Skipped
 from quicbus_broker.mesh.dialing import Dialing
 from quicbus_broker.mesh.link import Link
 from quicbus_broker.mesh.link_dialer import describe_end
@@ -128,6 +128,10 @@ class MeshDriver:
         self.dropped: Counter[str] = Counter()
         """Messages that were for one neighbour and could not be kept, by reason."""
         self.violations = 0
+        self.on_arrival: Callable[[Link], object] = lambda link: None
+        """Called with each link that another node has dialed."""
+        self.on_reached: Callable[[str], object] = lambda address: None
+        """Called with `HOST:PORT` where another node has reached this one, see `Reached`."""
         self._events = events
         self._credential = credential
         self._clock = clock
@@ -270,6 +274,7 @@ class MeshDriver:
         self._links[link.number] = link
         address = shown_address(arrival.connection.peer_address)
         self._feed(ConnectionOpened(link.number, link.node, link.boot, False, address))
+        self.on_arrival(link)
         return link
 
     # --- LinkOwner and DialerOwner ------------------------------------------------------------------------------------
@@ -295,7 +300,10 @@ class MeshDriver:
             self._log.warning("= another process runs with this node's key, boot %d: it must stop %s", boot, address)
 
     def frame_arrived(self, link: Link, frame: Frame) -> None:
-        self._feed(FrameArrived(link.number, frame))
+        if isinstance(frame, Reached):
+            self.on_reached(frame.address)
+        else:
+            self._feed(FrameArrived(link.number, frame))
 
     def bundle_arrived(self, link: Link, bundle: Bundle) -> None:
         self._feed(BundleArrived(link.number, bundle))

@@ -1,0 +1,118 @@
+"""What brings a node into its mesh and keeps it findable: seeds, remembered members, the local network, addresses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from quicbus_broker.addresses import AdvertisedAddresses
+from quicbus_broker.dial_back import DialBacks
+from quicbus_broker.lan import LanDiscovery
+from quicbus_broker.mesh.outputs import Dial, State
+from quicbus_broker.reachability import Reachability
+from quicbus_broker.remembered import MEMBERS_FILE, RememberedMembers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from quicbus.transport.endpoint import Endpoint
+    from quicbus_broker.mesh.driver import MeshDriver
+    from quicbus_broker.mesh.outputs import NodeId
+    from quicbus_broker.node import NodeIdentity
+    from quicbus_broker.settings import BrokerSettings
+
+__all__ = ["Joining"]
+
+
+class Joining:
+    """Make it when the endpoint is open, `start` it, and keep `run` running; `close` it before the node leaves.
+
+    The constructor raises `InvalidSetting` where `discover` lacks its extra.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        identity: NodeIdentity,
+        driver: MeshDriver,
+        endpoint: Endpoint,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._driver = driver
+        self._endpoint = endpoint
+        self._clock = clock
+        me, credential = identity.credential.node_id, identity.credential
+        self._memory = RememberedMembers(_members_path(identity), me=me, mesh=credential.mesh)
+        self._reachability = Reachability(
+            AdvertisedAddresses(settings, endpoint.address),
+            DialBacks(endpoint.engine, lambda: identity.credential),
+            said_by=self._said_by,
+            changed=self._addresses_changed,
+            clock=clock,
+        )
+        self._offers = 0
+        self._lan: LanDiscovery | None = None
+        if settings.discover:
+            self._lan = LanDiscovery(
+                mesh=credential.mesh,
+                node=me,
+                name=credential.name,
+                bound=endpoint.address,
+                on_found=self._found,
+                is_dialed=settings.mode != "client",
+            )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node says that it may be dialed, best first."""
+        return self._reachability.current
+
+    def start(self) -> None:
+        """Say who this node is, and look for the mesh."""
+        self._driver.on_arrival = self._reachability.arrived
+        self._driver.on_reached = self._reachability.reached
+        self._driver.start(
+            self._endpoint, addresses=self.addresses, seeds=self._settings.seed, remembered=self._memory.load()
+        )
+
+    async def run(self) -> None:
+        """Remember members, watch the own addresses, look around on the local network; until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._memory.keep(self._driver.mesh.members), name="broker-members")
+            tasks.create_task(self._reachability.run(), name="broker-addresses")
+            if self._lan is not None:
+                tasks.create_task(self._lan.run(), name="broker-lan")
+
+    async def close(self) -> None:
+        """Write down who is there now."""
+        await self._reachability.close()
+        await asyncio.to_thread(self._memory.save, self._driver.mesh.members())
+
+    def _said_by(self, node: NodeId) -> tuple[str, ...] | None:
+        for member in self._driver.mesh.members():
+            if member.node == node:
+                return member.addresses if member.mode != "client" else None
+        return None
+
+    def _addresses_changed(self, addresses: tuple[str, ...]) -> None:
+        self._driver.perform(self._driver.mesh.set_addresses(addresses, self._clock()))
+
+    def _found(self, node: NodeId, addresses: tuple[str, ...]) -> None:
+        """A node of this mesh is on the local network; the mesh itself sees to those that it knows."""
+        if self._settings.mode == "server" or any(
+            member.node == node and member.state in (State.ALIVE, State.SUSPECT)
+            for member in self._driver.mesh.members()
+        ):
+            return
+        # Whoever answers there is welcome if it is of this mesh: what is announced proves nothing.
+        self._driver.perform([Dial(addresses[self._offers % len(addresses)], None)])
+        self._offers += 1
+
+
+def _members_path(identity: NodeIdentity) -> Path:
+    """Return the file of members: a folder that is not this node's alone holds one of each node."""
+    if identity.credential_path is not None:
+        return identity.data_dir / MEMBERS_FILE
+    return identity.data_dir / f"members-{identity.credential.node_id.hex()[:8]}.json"
