@@ -1,7 +1,7 @@
 """What people see of the mesh: the answers to clients, and the events. It watches the machine, and moves nothing.
 
-The broker calls `changed` for each `MemberChanged` that comes out of the machine, and `look` when more may have changed:
-the own interest has spread further, time has passed, or the turn has ended that `want_turn` asked for.
+The broker calls `changed` for each `MemberChanged` that comes out of the machine, and `look` when more may have
+changed: the own interest has spread further, time has passed, or the turn has ended that `want_turn` asked for.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ class MeshSight:
                 waiting[1](links)
 
     def _report(self, event: BrokerEvent) -> None:
-        self._log.info("= %s", event, extra={"peer": event.node})
+        if isinstance(event, LinkUp | LinkDown):  # the driver has logged what happens to members
+            state = "linked" if isinstance(event, LinkUp) else "no longer linked"
+            self._log.info("= node %s (%s) is %s", event.name, event.node, state, extra={"peer": event.node})
         self._feeds.put(event)
 
 
