@@ -1,0 +1,180 @@
+"""Signatures as they run in production: what is taken, and what is forged."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from quicbus.identity import Authority, Credential, SignatureContext, Verifier, sign
+from quicbus.wire.node_frames import InterestEntry, InterestPiece, MemberRecord, Signed
+from quicbus_broker.mesh.node_signing import NodeSigning
+from quicbus_broker.mesh.signing import Forged
+from tests.broker.mesh.linked import authority, node_credential
+from tests.identity.certificates import impostor_of
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = dt.datetime.now(dt.UTC)
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+
+def signing_of(credential: Credential, clock: Clock | None = None, max_known: int = 100) -> NodeSigning:
+    verifier = Verifier(authority().certificate_pem, authority().mesh)
+    return NodeSigning(lambda: credential, verifier, clock or Clock(), max_known=max_known)
+
+
+def record_of(credential: Credential, name: str | None = None) -> MemberRecord:
+    return MemberRecord(
+        node=credential.node_id,
+        name=name or credential.name,
+        boot=1,
+        incarnation=1,
+        mode="hybrid",
+        addresses=("192.0.2.1:4433",),
+    )
+
+
+def sealed(credential: Credential, record: MemberRecord | None = None) -> Signed:
+    return signing_of(credential).seal_record(record or record_of(credential))
+
+
+OSLO = node_credential("oslo")
+TOKYO = node_credential("tokyo")
+PIECE = InterestPiece(node=OSLO.node_id, boot=1, base=0, version=1, added=(InterestEntry("a/#"),))
+
+
+def test_a_record_is_opened_by_others_and_carries_the_chain() -> None:
+    record = signing_of(TOKYO).open_record(sealed(OSLO))
+
+    assert record == replace(record_of(OSLO), chain=tuple(OSLO.chain_der))
+
+
+def test_once_a_record_was_opened_its_node_can_be_checked() -> None:
+    oslo, tokyo = signing_of(OSLO), signing_of(TOKYO)
+    interest, signature = oslo.seal_interest(PIECE), oslo.sign_bundle(b"bundle")
+    assert not tokyo.knows(OSLO.node_id)
+    assert not tokyo.check_bundle(OSLO.node_id, b"bundle", signature)
+    with pytest.raises(Forged, match="no record is known"):
+        tokyo.open_interest(interest)
+
+    tokyo.open_record(sealed(OSLO))
+
+    assert tokyo.knows(OSLO.node_id)
+    assert tokyo.check_bundle(OSLO.node_id, b"bundle", signature)
+    assert tokyo.open_interest(interest) == PIECE
+
+
+@pytest.mark.parametrize("signature", [b"", b"x" * 70, b"x" * 81])
+def test_a_bundle_with_another_signature_is_forged(signature: bytes) -> None:
+    tokyo = signing_of(TOKYO)
+    tokyo.open_record(sealed(OSLO))
+
+    assert not tokyo.check_bundle(OSLO.node_id, b"bundle", signature)
+
+
+def test_altered_bytes_and_another_origin_are_forged() -> None:
+    tokyo, signature = signing_of(TOKYO), signing_of(OSLO).sign_bundle(b"bundle")
+    for credential in (OSLO, node_credential("lima")):
+        tokyo.open_record(sealed(credential))
+
+    assert not tokyo.check_bundle(OSLO.node_id, b"bundl3", signature)
+    assert not tokyo.check_bundle(node_credential("lima").node_id, b"bundle", signature)
+
+
+@pytest.mark.parametrize("context", [SignatureContext.INTEREST, SignatureContext.BUNDLE])
+def test_a_signature_of_one_kind_is_of_no_use_for_another(context: SignatureContext) -> None:
+    payload = sealed(OSLO).payload
+
+    with pytest.raises(Forged, match="not signed by it"):
+        signing_of(TOKYO).open_record(Signed(payload, sign(OSLO, context, payload)))
+
+
+def test_a_record_cannot_be_altered() -> None:
+    signed = sealed(OSLO)
+    altered = encode(replace(msgspec.msgpack.decode(signed.payload, type=MemberRecord), incarnation=9))
+
+    with pytest.raises(Forged, match="not signed by it"):
+        signing_of(TOKYO).open_record(Signed(altered, signed.signature))
+
+
+def forged_record(credential: Credential, record: MemberRecord) -> Signed:
+    payload = encode(replace(record, chain=tuple(credential.chain_der)))
+    return Signed(payload, sign(credential, SignatureContext.RECORD, payload))
+
+
+@pytest.mark.parametrize(
+    ("credential", "record", "why"),
+    [
+        (OSLO, record_of(TOKYO), "with the certificate of node"),
+        (OSLO, record_of(OSLO, "lima"), "calls itself 'lima', its certificate 'oslo'"),
+        (OSLO, replace(record_of(OSLO), mode="boss"), "unknown mode"),
+        (OSLO, replace(record_of(OSLO), addresses=("a:1",) * 33), "more than a record may"),
+        (OSLO, replace(record_of(OSLO), addresses=("a" * 261,)), "an address of over"),
+        (authority().issue_client("alice"), None, "certificate of client alice"),
+        (Authority.create().issue_node("oslo"), None, "of mesh"),
+        (impostor_of(authority()).issue_node("oslo"), None, "not signed by the authority"),
+    ],
+)
+def test_a_record_that_its_certificate_does_not_bear_out_is_forged(
+    credential: Credential, record: MemberRecord | None, why: str
+) -> None:
+    with pytest.raises(Forged, match=why):
+        signing_of(TOKYO).open_record(forged_record(credential, record or record_of(credential)))
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc1", encode({"node": b"short"}), b"\x91" * 2000])
+def test_what_cannot_be_read_is_forged(payload: bytes) -> None:
+    tokyo = signing_of(TOKYO)
+
+    with pytest.raises(Forged, match="unreadable"):
+        tokyo.open_record(Signed(payload, b""))
+    with pytest.raises(Forged, match="unreadable"):
+        tokyo.open_interest(Signed(payload, b""))
+
+
+def test_a_record_without_a_chain_is_forged() -> None:
+    payload = encode(record_of(OSLO))
+
+    with pytest.raises(Forged, match="a chain has 1 to 4 certificates, not 0"):
+        signing_of(TOKYO).open_record(Signed(payload, sign(OSLO, SignatureContext.RECORD, payload)))
+
+
+def test_an_expired_certificate_ends_its_records() -> None:
+    clock = Clock()
+    tokyo = signing_of(TOKYO, clock)
+    signed = sealed(OSLO)
+    tokyo.open_record(signed)
+
+    clock.now = OSLO.not_after + dt.timedelta(seconds=1)
+
+    with pytest.raises(Forged, match="expired"):
+        tokyo.open_record(signed)
+
+
+def test_a_renewed_certificate_of_the_same_key_replaces_the_old_one() -> None:
+    clock = Clock()
+    tokyo = signing_of(TOKYO, clock)
+    tokyo.open_record(sealed(OSLO))
+    renewed = authority().issue_node("oslo", key=OSLO.private_key, days=3000)
+    clock.now = OSLO.not_after + dt.timedelta(seconds=1)
+
+    tokyo.open_record(sealed(renewed, record_of(OSLO)))
+
+    assert tokyo.check_bundle(OSLO.node_id, b"b", signing_of(OSLO).sign_bundle(b"b"))
+
+
+def test_keys_are_bounded_and_the_longest_unused_one_goes() -> None:
+    tokyo = signing_of(TOKYO, max_known=2)
+    names = ("oslo", "lima", "oslo", "cairo")
+    for name in names:
+        tokyo.open_record(sealed(node_credential(name)))
+
+    assert [tokyo.knows(node_credential(name).node_id) for name in ("oslo", "lima", "cairo")] == [True, False, True]
