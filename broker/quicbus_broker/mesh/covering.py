@@ -1,0 +1,126 @@
+"""Which filters cover which: every topic that the covered one matches, the covering one matches too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["CoverTree", "has_wildcards"]
+
+MAX_LEVELS = 64
+"""Filters with more levels neither cover nor are covered: a node of the tree costs more than a level's bytes."""
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    children: dict[str, _Node] = field(default_factory=dict)
+    filter: str | None = None
+    """The filter that ends here."""
+
+    @property
+    def holds_something(self) -> bool:
+        return self.filter is not None or bool(self.children)
+
+
+class CoverTree:
+    """A set of valid filters, by their levels. Nothing recurses."""
+
+    __slots__ = ("_root",)
+
+    def __init__(self) -> None:
+        self._root = _Node()
+
+    def add(self, filter: str) -> None:
+        levels = filter.split("/")
+        if len(levels) > MAX_LEVELS:
+            return
+        node = self._root
+        for level in levels:
+            child = node.children.get(level)
+            if child is None:
+                child = node.children[level] = _Node()
+            node = child
+        node.filter = filter
+
+    def discard(self, filter: str) -> None:
+        """Take a filter out; nothing happens where it is not in."""
+        trail: list[tuple[_Node, str]] = []
+        node = self._root
+        for level in filter.split("/"):
+            child = node.children.get(level)
+            if child is None:
+                return
+            trail.append((node, level))
+            node = child
+        node.filter = None
+        while trail and not node.holds_something:
+            node, level = trail.pop()
+            del node.children[level]
+
+    def covering(self, filter: str) -> list[str]:
+        """Return the filters in here that cover this one, itself left out."""
+        levels = filter.split("/")
+        found: list[str] = []
+        if len(levels) > MAX_LEVELS:
+            return found
+        pending = [(self._root, 0)]
+        while pending:
+            node, at = pending.pop()
+            children = node.children
+            # MQTT 5, section 4.7.2: a leading wildcard does not match a topic that begins with "$".
+            allows_wild = at > 0 or not filter.startswith("$")
+            if allows_wild and (below := children.get("#")) is not None and below.filter is not None:
+                found.append(below.filter)
+            if at == len(levels):
+                if node.filter is not None:
+                    found.append(node.filter)
+                continue
+            level = levels[at]
+            if level == "#":
+                continue
+            if (child := children.get(level)) is not None:
+                pending.append((child, at + 1))
+            if allows_wild and level != "+" and (child := children.get("+")) is not None:
+                pending.append((child, at + 1))
+        return [each for each in found if each != filter]
+
+    def covered_by(self, filter: str) -> list[str]:
+        """Return the filters in here that this one covers, itself left out."""
+        levels = filter.split("/")
+        found: list[str] = []
+        if len(levels) > MAX_LEVELS:
+            return found
+        pending = [(self._root, 0)]
+        while pending:
+            node, at = pending.pop()
+            if at == len(levels):
+                if node.filter is not None:
+                    found.append(node.filter)
+                continue
+            level = levels[at]
+            if level == "#":
+                found += _all_below(node, is_first=at == 0)
+            elif level == "+":
+                for key, child in node.children.items():
+                    if key != "#" and (at or not key.startswith("$")):
+                        pending.append((child, at + 1))
+            elif level in node.children:
+                pending.append((node.children[level], at + 1))
+        return [each for each in found if each != filter]
+
+
+def has_wildcards(filter: str) -> bool:
+    return "+" in filter or "#" in filter
+
+
+def _all_below(node: _Node, *, is_first: bool) -> list[str]:
+    """Return what `#` in the place of a child of `node` covers."""
+    found: list[str] = []
+    if node.filter is not None:
+        found.append(node.filter)
+    pending = [child for key, child in node.children.items() if not (is_first and key.startswith("$"))]
+    while pending:
+        node = pending.pop()
+        if node.filter is not None:
+            found.append(node.filter)
+        pending.extend(node.children.values())
+    return found
