@@ -21,6 +21,7 @@ from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration
 from quicbus.transport.engines import engine_named
 from quicbus.wire.frames import PROTOCOL_VERSION
+from quicbus_broker.broker_mesh import BrokerMesh
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
 from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.node import NodeIdentity
@@ -68,7 +69,9 @@ class Broker:
         self._edge: Edge | None = None
         self._endpoint: Endpoint | None = None
         self._listener: Listener | None = None
+        self._mesh: BrokerMesh | None = None
         self._bus: Client | None = None
+        self._superseded = ""
         self._tasks = asyncio.TaskGroup()
         self._housekeeping: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
@@ -150,6 +153,7 @@ class Broker:
         self._housekeeping = [
             self._tasks.create_task(self._keep_time(), name="broker-housekeeping"),
             self._tasks.create_task(self._keep_certificate(), name="broker-certificate"),
+            self._tasks.create_task(self._opened_mesh.run(), name="broker-mesh"),
         ]
         return self
 
@@ -196,6 +200,8 @@ class Broker:
         exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=clock)
         edge = self._edge = Edge(exchange, settings.edge_limits)
         admission = edge.admission(identity.verifier())
+        mesh = self._mesh = BrokerMesh(settings, identity, edge, clock, self._supersede)
+        admission.nodes = mesh.driver
         self._listener = Listener(
             self._configuration(identity), lambda connection: edge.make_session(connection, admission)
         )
@@ -209,6 +215,8 @@ class Broker:
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), settings.listen) from error
         self._resources.push_async_callback(self._endpoint.close, "the broker has stopped")
+        self._resources.callback(mesh.close)
+        mesh.start(self._endpoint)
         await self._open_bus(edge, identity)
         self._log.info("= listening on %s with %s", self.url, engine.name)
 
@@ -229,6 +237,7 @@ class Broker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.drain_timeout_s):
                     await self._drained()
+            await self._opened_mesh.leave()
             edge.close()
         finally:
             await endpoint.close("the broker has stopped")
@@ -243,10 +252,17 @@ class Broker:
             await asyncio.sleep(DRAIN_TICK_S)
 
     async def _keep_time(self) -> None:
-        edge = self._opened_edge
+        edge, mesh = self._opened_edge, self._opened_mesh
         while True:
             await asyncio.sleep(TICK_S)
             edge.tick()
+            mesh.tick()
+
+    def _supersede(self, why: str) -> None:
+        if not self._superseded:
+            self._superseded = why
+            self._log.error("= %s", why)
+            self._stopping = self._stopping or asyncio.create_task(self._stop(), name="broker-stop")
 
     async def _keep_certificate(self) -> None:
         while True:
@@ -297,6 +313,12 @@ class Broker:
         if self._endpoint is None:
             raise InvalidSetting("broker", "not open; use it in `async with`")
         return self._endpoint
+
+    @property
+    def _opened_mesh(self) -> BrokerMesh:
+        if self._mesh is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._mesh
 
     @property
     def _opened_edge(self) -> Edge:
