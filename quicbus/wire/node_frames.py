@@ -145,7 +145,7 @@ class Discover(Frame, frozen=True, kw_only=True):
     """Hashes of the buckets of the own table; empty: tell everything, with heads."""
     want: tuple[Id128, ...] = ()
     """Members whose records, claims and interest are wanted, whatever the digest says."""
-    have_interest: tuple[tuple[Id128, int, int], ...] = ()
+    have_interest: tuple[tuple[Id128, Count, Count], ...] = ()
     """With `want`: node, boot and version of the interest that is known already."""
 
 
@@ -208,14 +208,16 @@ class IHave(Frame, frozen=True, kw_only=True):
     """Bundles that the sender holds (PlumTree): origin, boot and number of each."""
 
     TYPE = 0x28
-    bundles: tuple[tuple[Id128, int, int], ...]
+    bundles: tuple[tuple[Id128, Count, Count], ...]
+    hops: tuple[Count, ...] = ()
+    """The hop limit that each would be sent with: of two ways to it, one is shorter."""
 
 
 class Graft(Frame, frozen=True, kw_only=True):
     """Send me these bundles, and further ones at once (PlumTree)."""
 
     TYPE = 0x29
-    bundles: tuple[tuple[Id128, int, int], ...]
+    bundles: tuple[tuple[Id128, Count, Count], ...]
 
 
 class Prune(Frame, frozen=True, kw_only=True):

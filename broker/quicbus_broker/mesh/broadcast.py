@@ -8,7 +8,8 @@ and does not come grafts the link that announced it.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from quicbus.wire.bundles import EVERYONE, Bundle
@@ -34,6 +35,10 @@ PRUNE_REPEAT_S = 1.0
 """A lazy link that still pushes is pruned again so often: Prune and Graft may cross."""
 MAX_COPIES = 4
 """So often one link may bring, or ask for, the same bundle: pushed, and grafted again and again."""
+SHORTER_HOPS = 5
+"""A way must be so much shorter before it replaces the faster one. PlumTree's threshold; iroh-gossip has 7."""
+GRAFT_JITTER = 3.0
+"""The longest wait for an announced bundle, in graft time-outs."""
 MAX_GRAFTS = 6
 """So often a bundle is asked for; a further announcement begins anew."""
 MAX_MISSING = 16_384
@@ -59,11 +64,14 @@ class BroadcastCounters:
 class _Missing:
     """A bundle that was announced: who has it, and how often it was asked for."""
 
-    __slots__ = ("grafts", "sources")
+    __slots__ = ("due", "grafts", "since", "sources")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.sources: dict[NodeId, None] = {}
         self.grafts = 0
+        self.since = now
+        """When it was announced, or last asked for."""
+        self.due = math.inf
 
 
 class Broadcast:
@@ -85,7 +93,7 @@ class Broadcast:
         self._announce_at = math.inf
         self._greet: dict[NodeId, None] = {}
         self._missing: dict[BundleId, _Missing] = {}
-        self._graft_at: deque[tuple[float, BundleId]] = deque()
+        self._graft_at: list[tuple[float, BundleId]] = []
 
     # --- neighbours ---
 
@@ -125,7 +133,7 @@ class Broadcast:
     def publish(self, bundle: Bundle, now: float, outputs: list[Output]) -> None:
         """Broadcast a bundle of this node: numbered without holes, signed, with all hops left."""
         self._window(bundle.origin, bundle.boot, now).add(bundle.number)
-        self.store.put(bundle.id, bundle, now)
+        self.store.put(bundle.id, bundle, self._me, now)
         outputs.extend([SendBundle(node, bundle) for node in self._eager])
         self.counters.sent += len(self._eager)
         self._announce_later(bundle.id, (), now)
@@ -144,7 +152,7 @@ class Broadcast:
         missing = self._missing.pop(id, None)
         if missing is not None and missing.grafts:
             self.counters.repaired += 1
-        self.store.put(id, bundle, now)
+        self.store.put(id, bundle, node, now)
         self._make_eager(node)
         self._pass_on(node, bundle, missing, now, outputs)
         return True
@@ -209,7 +217,7 @@ class Broadcast:
             self.counters.dropped["hop_limit"] += 1
             return
         holders = (node,) if missing is None else (node, *missing.sources)
-        relayed = _relayed(bundle, min(bundle.hops, self._config.max_hops) - 1, 0)
+        relayed = _relayed(bundle, self._hops_on(bundle), 0)
         count = 0
         for neighbor in self._eager:
             if neighbor not in holders:
@@ -239,29 +247,54 @@ class Broadcast:
                 known.setdefault(node, {})[id] = None
         self._announce = {}
         self._announce_at = math.inf
-        frames = _ihave_frames(ids)
+        frames = self._ihave_frames(ids)
         for node in self._lazy:
             theirs = known.get(node)
-            own = frames if theirs is None else _ihave_frames(tuple([id for id in ids if id not in theirs]))
+            own = frames if theirs is None else self._ihave_frames(tuple([id for id in ids if id not in theirs]))
             outputs.extend([SendFrame(node, frame) for frame in own])
 
     def _greet_neighbors(self, outputs: list[Output]) -> None:
         """Announce what is kept to new neighbours: a partition that heals is healed for what was just published too."""
-        frames = _ihave_frames(tuple(self.store))
+        frames = self._ihave_frames(tuple(self.store))
         for node in self._greet:
             outputs.extend([SendFrame(node, frame) for frame in frames])
         self._greet = {}
+
+    def _ihave_frames(self, ids: tuple[BundleId, ...]) -> list[IHave]:
+        return [IHave(bundles=piece, hops=tuple(map(self._hops_left, piece))) for piece in _pieces(ids)]
+
+    def _hops_left(self, id: BundleId) -> int:
+        stored = self.store.get(id)
+        return 0 if stored is None else self._hops_on(stored.bundle)
+
+    def _hops_on(self, bundle: Bundle) -> int:
+        """Return the hop limit with which a bundle leaves this node."""
+        return bundle.hops if bundle.origin == self._me else min(bundle.hops, self._config.max_hops) - 1
 
     # --- asking ---
 
     def on_ihave(self, node: NodeId, frame: IHave, now: float, outputs: list[Output]) -> None:
         """A neighbour announces bundles: what does not come by itself is asked for."""
-        for id in frame.bundles:
-            if self._is_seen(id):
-                if self._announce:
-                    self._note_holder(id, node)
-            else:
+        for index, id in enumerate(frame.bundles):
+            if not self._is_seen(id):
                 self._miss(id, node, now)
+                continue
+            if self._announce:
+                self._note_holder(id, node)
+            if node in self._lazy and index < len(frame.hops):
+                self._shorten(node, id, frame.hops[index], now, outputs)
+
+    def _shorten(self, node: NodeId, id: BundleId, hops: int, now: float, outputs: list[Output]) -> None:
+        """Take bundles from `node` in place of the neighbour that brought this one, if the way is so much shorter.
+
+        PlumTree, section 3.8. The tree of the first broadcast follows the fastest links, whatever their number.
+        """
+        stored = self.store.get(id)
+        if stored is None or hops < stored.bundle.hops + SHORTER_HOPS or stored.source not in self._eager:
+            return
+        self._make_eager(node)
+        outputs.append(SendFrame(node, Graft(bundles=())))
+        self._prune(stored.source, now, outputs)
 
     def _is_seen(self, id: BundleId) -> bool:
         window = self._seen.get(id[0])
@@ -273,28 +306,42 @@ class Broadcast:
             if len(self._missing) >= MAX_MISSING:
                 self.counters.dropped["too_many_missing"] += 1
                 return
-            missing = self._missing[id] = _Missing()
-            self._graft_at.append((now + self._config.graft_timeout_s, id))
+            missing = self._missing[id] = _Missing(now)
+            self._graft_later(id, missing, now)
         missing.sources[node] = None
 
+    def _graft_later(self, id: BundleId, missing: _Missing, now: float) -> None:
+        # Jitter: where the tree is cut, whoever asks first gets it and pushes it on, and the others need not ask. Many
+        # that ask at once make as many loops, whose duplicates then prune too much again.
+        missing.due = now + self._config.graft_timeout_s * self._rng.uniform(1.0, GRAFT_JITTER)
+        heappush(self._graft_at, (missing.due, id))
+
     def _graft_due(self, now: float, outputs: list[Output]) -> None:
-        wanted: dict[NodeId, list[BundleId]] = {}
         while self._graft_at and self._graft_at[0][0] <= now:
-            _, id = self._graft_at.popleft()
+            due, id = heappop(self._graft_at)
             missing = self._missing.get(id)
-            if missing is None:
+            if missing is None or missing.due != due:
                 continue
             source = self._next_source(missing)
             if self._is_seen(id) or source is None or missing.grafts >= MAX_GRAFTS:
                 del self._missing[id]
-                continue
-            missing.grafts += 1
-            self._graft_at.append((now + self._config.graft_timeout_s, id))
-            if self._signing.knows(id[0]):
-                wanted.setdefault(source, []).append(id)
-        for node, ids in wanted.items():
-            self._make_eager(node)
-            outputs.extend([SendFrame(node, Graft(bundles=piece)) for piece in _pieces(tuple(ids))])
+            elif self._signing.knows(id[0]):
+                self._graft(source, now, outputs)
+            else:
+                missing.grafts += 1
+                self._graft_later(id, missing, now)
+
+    def _graft(self, node: NodeId, now: float, outputs: list[Output]) -> None:
+        """Ask one neighbour for all that it has announced and that has had its time to come."""
+        ids = []
+        for id, missing in self._missing.items():
+            if missing.since + self._config.graft_timeout_s <= now and node in missing.sources:
+                ids.append(id)
+                missing.grafts += 1
+                missing.since = now
+                self._graft_later(id, missing, now)
+        self._make_eager(node)
+        outputs.extend([SendFrame(node, Graft(bundles=piece)) for piece in _pieces(tuple(ids))])
 
     def _next_source(self, missing: _Missing) -> NodeId | None:
         """Return the next neighbour to ask, each in turn."""
@@ -325,11 +372,9 @@ class Broadcast:
         bundle = stored.bundle
         if bundle.origin == self._me:
             self.counters.sent += 1
-            hops = bundle.hops
         else:
             self.counters.relayed += 1
-            hops = min(bundle.hops, self._config.max_hops) - 1
-        return _relayed(bundle, hops, round(1000 * (now - stored.at)))
+        return _relayed(bundle, self._hops_on(bundle), round(1000 * (now - stored.at)))
 
     def on_prune(self, node: NodeId, frame: Prune, now: float, outputs: list[Output]) -> None:
         """A neighbour gets broadcasts another way: from now on they are only announced to it."""
@@ -394,10 +439,6 @@ def _relayed(bundle: Bundle, hops: int, age_ms: int) -> Bundle:
         bundle.signed,
         bundle.signature,
     )
-
-
-def _ihave_frames(ids: tuple[BundleId, ...]) -> list[IHave]:
-    return [IHave(bundles=piece) for piece in _pieces(ids)]
 
 
 def _pieces(ids: tuple[BundleId, ...]) -> list[tuple[BundleId, ...]]:

@@ -24,10 +24,12 @@ EXPIRY_SLACK_S = 1.0
 class Stored:
     """A bundle as it came."""
 
-    __slots__ = ("at", "bundle", "copies", "grafts", "size")
+    __slots__ = ("at", "bundle", "copies", "grafts", "size", "source")
 
-    def __init__(self, bundle: Bundle, size: int, at: float) -> None:
+    def __init__(self, bundle: Bundle, source: NodeId, size: int, at: float) -> None:
         self.bundle = bundle
+        self.source = source
+        """The node that it came from."""
         self.size = size
         self.at = at
         self.copies: dict[NodeId, int] | None = None
@@ -63,12 +65,12 @@ class BundleStore:
     def get(self, id: BundleId) -> Stored | None:
         return self._stored.get(id)
 
-    def put(self, id: BundleId, bundle: Bundle, now: float) -> None:
+    def put(self, id: BundleId, bundle: Bundle, source: NodeId, now: float) -> None:
         """Keep a bundle that is not kept yet. One larger than the whole store is not kept."""
         size = ENTRY_OVERHEAD + (len(bundle.signed) or sum([len(batch.body) for batch in bundle.batches]))
         if size > self._max_size:
             return
-        self._stored[id] = Stored(bundle, size, now)
+        self._stored[id] = Stored(bundle, source, size, now)
         self.size += size
         while self.size > self._max_size:
             self._drop(next(iter(self._stored)))
