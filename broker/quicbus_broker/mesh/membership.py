@@ -154,12 +154,18 @@ class Membership:
         new_records = [signed for signed in records if self._take_record(signed, source, now, changes, outputs)]
         new_claims: list[Claim] = []
         for claim in claims:
+            # Most claims of a flood come again by every link.
+            entry = self._table.get(claim.node)
+            if entry is None or (claim.incarnation != entry.incarnation and claim.node != self._me):
+                continue
             if claim.node == self._me:
                 self._take_claim_of_self(claim, source, outputs)
-                continue
-            taken = self._take_claim(claim, now, is_comparison, changes)
-            if taken is not None:
-                new_claims.append(taken)
+            elif entry.is_alive:
+                taken = self._take_claim(claim, entry, now, is_comparison, changes)
+                if taken is not None:
+                    new_claims.append(taken)
+            elif claim.age_s and claim.node in changes:
+                self._standings.gone(claim.node, entry.state, now - claim.age_s)
         self._tell(source, new_records, new_claims, changes, outputs)
 
     def _take_record(
@@ -219,21 +225,12 @@ class Membership:
         else:
             self._answer(source, outputs)
 
-    def _take_claim(self, claim: Claim, now: float, is_comparison: bool, changes: Changes) -> Claim | None:
-        """Return the claim that goes on, `None` where it says nothing new."""
+    def _take_claim(
+        self, claim: Claim, entry: Entry, now: float, is_comparison: bool, changes: Changes
+    ) -> Claim | None:
+        """Take a claim about a member that is alive or suspect; return what goes on, `None` if it says nothing new."""
         node = claim.node
-        entry = self._table.get(node)
-        if entry is None or claim.incarnation != entry.incarnation:
-            return None
-        if not entry.is_alive:
-            if claim.age_s and node in changes:
-                self._standings.gone(node, entry.state, now - claim.age_s)
-            return None
-        if claim.accuser == self._me:
-            # An echo: whether this node still accuses it stands here.
-            return None
-        state = claim.state
-        if state == "failed":
+        if claim.state == "failed":
             before = changes.get(node, entry)
             if not is_comparison or before is None or not before.is_alive:
                 changes.setdefault(node, entry)
@@ -241,7 +238,8 @@ class Membership:
                 self._standings.gone(node, State.FAILED, now - claim.age_s)
                 return claim
             claim = Claim(node, claim.incarnation, "suspect", claim.accuser)
-        elif state != "suspect":
+        elif claim.state != "suspect" or claim.accuser == self._me:
+            # What this node accused itself is known better here: it may have seen a sign of life since.
             return None
         if entry.state is State.SUSPECT:
             return claim if self._standings.confirmed(node, claim.accuser, self._table.alive_count) else None

@@ -18,7 +18,7 @@ __all__ = ["Standings"]
 class Standings:
     """Of the members that are not alive. `members`: how many there are, for the length of a suspicion."""
 
-    __slots__ = ("_accusers", "_calendar", "_config", "_members", "_retention", "_since", "_timeouts")
+    __slots__ = ("_accusers", "_calendar", "_config", "_members", "_since", "_timeouts")
 
     def __init__(self, config: MeshConfig) -> None:
         self._config = config
@@ -26,7 +26,6 @@ class Standings:
         self._accusers: dict[NodeId, tuple[NodeId, ...]] = {}
         """Of suspects, in the order in which they spoke up; no more than shorten the suspicion."""
         self._calendar = Calendar()
-        self._retention = {State.FAILED: config.failed_retention_s, State.LEFT: config.left_retention_s}
         self._members = 0
         self._timeouts: tuple[float, ...] = ()
 
@@ -66,7 +65,7 @@ class Standings:
         """It has failed or left: it will be forgotten."""
         self._accusers.pop(node, None)
         self._since[node] = since
-        self._calendar.add(node, since + self._retention[state])
+        self._calendar.add(node, since + self._retention_s(state))
 
     def cleared(self, node: NodeId) -> None:
         """It is alive, or forgotten."""
@@ -87,7 +86,7 @@ class Standings:
         if state is State.SUSPECT:
             end = self.suspicion_end(node, members)
         else:
-            end = self._since[node] + self._retention[state]
+            end = self._since[node] + self._retention_s(state)
         return end <= now + SLOT_S / 2
 
     def again(self, node: NodeId, members: int) -> None:
@@ -96,6 +95,9 @@ class Standings:
 
     def suspicion_end(self, node: NodeId, members: int) -> float:
         return self._since[node] + self._timeout(members, len(self._accusers[node]) - 1)
+
+    def _retention_s(self, state: State) -> float:
+        return self._config.left_retention_s if state is State.LEFT else self._config.failed_retention_s
 
     def _timeout(self, members: int, confirmations: int) -> float:
         # The time goes with the logarithm of `members`: it need not follow every single one.

@@ -34,11 +34,10 @@ _BUCKET_SHIFT = 2
 _DIGEST = Struct(f"<{BUCKETS}Q")
 _MEMBER = Struct("<16sQQB")
 _INTEREST = Struct("<16sQQ")
-_FOLDED = {State.ALIVE: 0, State.SUSPECT: 0, State.FAILED: 1, State.LEFT: 2}
-"""A suspicion ends by itself, one way or the other: tables that differ by no more need no comparing."""
 _STATES = (State.ALIVE, State.SUSPECT, State.FAILED, State.LEFT)
-_CODES = {state: code for code, state in enumerate(_STATES)}
-_CODE_OWN = 4
+_FOLDED = (0, 0, 1, 2)
+"""A suspicion ends by itself, one way or the other: tables that differ by no more need no comparing."""
+_CODE_OWN = len(_STATES)
 """The base's entry is void: what counts stands in the table's own part, if anywhere."""
 
 
@@ -48,29 +47,30 @@ class Entry:
     A state always speaks of the incarnation of the record, as claims about any other are not taken.
     """
 
-    __slots__ = ("_variants", "hash", "incarnation", "is_alive", "record", "signed", "state")
+    __slots__ = ("code", "hash", "incarnation", "is_alive", "record", "signed", "state", "variants")
 
     def __init__(self, record: MemberRecord, signed: Signed, state: State) -> None:
         self.record = record
         self.signed = signed
         self.state = state
+        self.code = _STATES.index(state)
+        """The state as a small integer."""
         self.incarnation = record.incarnation
         self.is_alive = state is State.ALIVE or state is State.SUSPECT
         """Not known to have failed or left."""
-        self.hash = _hash(_MEMBER.pack(record.node, record.incarnation, record.boot, _FOLDED[state]))
-        self._variants: list[Entry | None] = [None] * len(_STATES)
-        self._variants[_CODES[state]] = self
+        self.hash = _hash(_MEMBER.pack(record.node, record.incarnation, record.boot, _FOLDED[self.code]))
+        self.variants: list[Entry | None] = [None] * len(_STATES)
+        """By code: the same record in each state that it was met in."""
+        self.variants[self.code] = self
 
     def as_state(self, state: State) -> Entry:
         """Return the entry with the same record in another state; made once."""
-        return self._variant(_CODES[state])
-
-    def _variant(self, code: int) -> Entry:
-        variant = self._variants[code]
+        code = _STATES.index(state)
+        variant = self.variants[code]
         if variant is None:
-            variant = Entry(self.record, self.signed, _STATES[code])
-            variant._variants = self._variants
-            self._variants[code] = variant
+            variant = Entry(self.record, self.signed, state)
+            variant.variants = self.variants
+            self.variants[code] = variant
         return variant
 
     def __repr__(self) -> str:
@@ -138,7 +138,12 @@ class MemberTable:
         position = self._base.index.get(node)
         if position is None:
             return self._local.get(node)
-        return self._of_base(position, node)
+        if not self._codes:
+            return self._base.entries[position]
+        code = self._codes[position]
+        if code == _CODE_OWN:
+            return self._replaced.get(node)
+        return self._base.entries[position].variants[code]
 
     def nodes(self) -> Iterator[NodeId]:
         """All members in the order of their ids. The table must not gain or lose any meanwhile."""
@@ -164,7 +169,7 @@ class MemberTable:
         for _ in range(tries):
             position = int(rng.random() * total)
             if position < base_size:
-                entry = self._of_base(position, self._base.order[position])
+                entry = self.get(self._base.order[position])
             else:
                 entry = self._local.peekitem(position - base_size)[1]
             if entry is not None and accept(entry):
@@ -176,18 +181,22 @@ class MemberTable:
     def put(self, entry: Entry) -> None:
         """Set what is known of a member."""
         node = entry.record.node
-        position = self._base.index.get(node)
+        base = self._base
+        position = base.index.get(node)
         if position is None:
             self._account(node, self._local.get(node), entry)
             self._local[node] = entry
             return
-        self._account(node, self._of_base(position, node), entry)
-        if entry.record is self._base.entries[position].record:
-            self._replaced.pop(node, None)
-            self._set_code(position, _CODES[entry.state])
+        self._account(node, self.get(node), entry)
+        if not self._codes:
+            self._codes = bytearray(len(base.entries))
+        if base.entries[position].variants[entry.code] is entry:
+            if self._codes[position] == _CODE_OWN:
+                self._replaced.pop(node, None)
+            self._codes[position] = entry.code
         else:
             self._replaced[node] = entry
-            self._set_code(position, _CODE_OWN)
+            self._codes[position] = _CODE_OWN
 
     def remove(self, node: NodeId) -> None:
         """Forget a member; nothing happens where it is not known."""
@@ -198,7 +207,9 @@ class MemberTable:
             self._local.pop(node, None)
         else:
             self._replaced.pop(node, None)
-            self._set_code(position, _CODE_OWN)
+            if not self._codes:
+                self._codes = bytearray(len(self._base.entries))
+            self._codes[position] = _CODE_OWN
 
     def set_interest_version(self, node: NodeId, boot: int, version: int) -> None:
         """Say how far the interest of one boot of a member is known: it is part of what tables are compared by."""
@@ -250,19 +261,6 @@ class MemberTable:
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    def _of_base(self, position: int, node: NodeId) -> Entry | None:
-        if not self._codes:
-            return self._base.entries[position]
-        code = self._codes[position]
-        if code == _CODE_OWN:
-            return self._replaced.get(node)
-        return self._base.entries[position]._variant(code)
-
-    def _set_code(self, position: int, code: int) -> None:
-        if not self._codes:
-            self._codes = bytearray(len(self._base.entries))
-        self._codes[position] = code
-
     def _present(self, order: Sequence[NodeId]) -> Iterator[NodeId]:
         if not self._codes:
             return iter(order)
@@ -273,12 +271,12 @@ class MemberTable:
 
     def _account(self, node: NodeId, before: Entry | None, after: Entry | None) -> None:
         """Bring sizes and digest from `before` to `after`."""
-        interest = self._interest_of(node)
+        interest = self._interest.get(node) or self._base.interest.get(node)
         change = 0
         if before is not None:
             self._size -= 1
             self._alive -= before.is_alive
-            change ^= before.hash
+            change = before.hash
             if interest is not None:
                 change ^= _interest_part(before, interest)
         if after is not None:
