@@ -58,12 +58,14 @@ def asymmetric_links(processes: Sequence[Process]) -> list[str]:
 def wrong_tables(world: World) -> list[str]:
     """Every table holds every place that was ever started, in the state in which it is; all tables are equal."""
     wrong = []
-    seen: dict[bytes, tuple[Process, object]] = {}
+    seen: dict[bytes, tuple[Process, tuple[object, ...] | None]] = {}
     for process in world.processes:
         members = {member.node: member for member in mesh_of(process).members()}
         for place in world.places:
             member = members.pop(place.node, None)
-            facts = member and (member.state, member.boot, member.addresses, member.mode, member.name)
+            facts = None
+            if member is not None:
+                facts = member.state, member.boot, member.addresses, member.mode, member.name
             other, their_facts = seen.setdefault(place.node, (process, facts))
             if their_facts != facts:
                 wrong.append(f"{process} and {other} differ about {place.name}: {facts} and {their_facts}")
@@ -100,8 +102,9 @@ def wrong_interest(world: World, topics: Sequence[str]) -> list[str]:
                 nodes = [node.hex()[:8] for node in sorted(plan.direct)]
                 wanted = [node.hex()[:8] for node in sorted(plain)]
                 wrong.append(f"{process} sends {topic} to {nodes}, wanted at {wanted}")
-            if {(group.group, group.filter) for group in plan.groups} != groups:
-                wrong.append(f"{process} knows the groups {plan.groups} for {topic}, not {sorted(groups)}")
+            planned = {(group.group, group.filter) for group in plan.groups}
+            if planned != groups:
+                wrong.append(f"{process} knows the groups {sorted(planned)} for {topic}, not {sorted(groups)}")
     return wrong
 
 

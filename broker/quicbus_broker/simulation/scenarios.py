@@ -30,7 +30,7 @@ SEEDS = (0, 1)
 """The places that are named as seeds: hybrids that always come back."""
 GROUPS = ("workers", "others")
 CONVERGENCE_LIMIT_S = 400.0
-"""Connections that died in silence (up to a minute), redials up to 30 s apart, suspicions of 24 s, and those in turn."""
+"""Connections that died in silence (up to a minute), redials up to 30 s apart, suspicions of 24 s, in turn."""
 SETTLE_S = 15.0
 """For messages that are under way, and for gaps."""
 
@@ -78,7 +78,8 @@ class Scenario:
         self.world.network.is_encoding = seed % 4 == 0
         self.world.network.loss = rng.choice((0.0, 0.01, 0.1))
         self._nodes = rng.choice((3, 3, 4, 5, 6, 8, 10, 12))
-        self._modes = ["hybrid", "hybrid"] + rng.choices(("hybrid", "server", "client"), (6, 1, 1), k=self._nodes - 2)
+        others = rng.choices(("hybrid", "server", "client"), (6, 1, 1), k=self._nodes - 2)
+        self._modes = ["hybrid", "hybrid", *others]
         self._fault_s = rng.choice((20.0, 60.0, 120.0))
         self._fault_pause_s = rng.choice((1.0, 5.0, 20.0))
         self._publish_pause_s = rng.choice((0.05, 0.3, 1.0))
@@ -133,8 +134,11 @@ class Scenario:
         self.world.start(self.world.places[index], self._seeds_for(index), mode=self._modes[index])
 
     def _seeds_for(self, index: int) -> list[str]:
-        """One or two of the first nodes, which are hybrids; the very first has none, or the second."""
+        """One or two of the first nodes; the very first has none, or the second, which names all that do not dial."""
         addresses = [self.world.address_of(self.world.places[each]) for each in SEEDS if each != index]
+        if index == SEEDS[1]:
+            servers = [place for place in self.world.places if self._modes[place.index] == "server"]
+            return addresses + [self.world.address_of(place) for place in servers]
         if not index:
             return addresses if self.seed % 2 else []
         return addresses[: self._rng.randint(1, 2)]
@@ -240,8 +244,8 @@ class Scenario:
             self.world.start(place, seeds, mode=self._modes[place.index], moves=self._may_move(place.index))
 
     def _may_move(self, index: int) -> bool:
-        """The seeds stay where they are: who knows no other way would never find them again."""
-        return index not in SEEDS and self._rng.random() < 0.5
+        """What is named as a seed stays where it is: who knows no other way would never find it again."""
+        return index not in SEEDS and self._modes[index] != "server" and self._rng.random() < 0.5
 
     def _leave(self) -> None:
         if (process := self._any()) and not process.is_paused:
@@ -272,8 +276,8 @@ class Scenario:
     def _slow_link(self) -> None:
         way = self._rng.sample(range(self._nodes), 2)
         self.world.say(f"the way {way} becomes slow")
-        self.world.network.slow(*way, self._rng.uniform(0.1, 2.0))
-        self.world.schedule.after(self._duration(), self.world.network.slow, *way, 0.0)
+        self.world.network.slow(way[0], way[1], self._rng.uniform(0.1, 2.0))
+        self.world.schedule.after(self._duration(), self.world.network.slow, way[0], way[1], 0.0)
 
     def _change_loss(self) -> None:
         self.world.network.loss = self._rng.choice((0.0, 0.05, 0.3))
@@ -286,7 +290,7 @@ class Scenario:
     def _clone(self) -> None:
         """Start a node a second time, elsewhere, while it runs: the older process must stop."""
         process = self._any()
-        if process is not None and process.place not in SEEDS:
+        if process is not None and process.place not in SEEDS and process.mode != "server":
             place = self.world.places[process.place]
             self.world.say(f"a second process of {place.name}")
             self.world.start(place, self._seeds_for(place.index), mode=self._modes[place.index], moves=True)

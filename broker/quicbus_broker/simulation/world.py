@@ -129,10 +129,15 @@ class World:
     def address_of(self, place: Place) -> str:
         return f"10.{place.index >> 16}.{place.index >> 8 & 255}.{place.index & 255}:{4433 + place.starts}"
 
-    def make_process(self, place: Place, mode: str = "hybrid", *, make_machine: Callable[[int], Machine]) -> Process:
-        """Put a process at a place, with the next boot; nothing has started yet."""
-        wall_ms = int((_WALL_START + self.now + place.wall_offset_s) * 1000)
-        place.boot = max(place.boot + 1, wall_ms)
+    def boot_at(self, place: Place) -> int:
+        """Return the next boot of a node: as a data folder gives it, from the wall clock and larger than the last."""
+        return max(place.boot + 1, int((_WALL_START + self.now + place.wall_offset_s) * 1000))
+
+    def make_process(
+        self, place: Place, mode: str, *, make_machine: Callable[[int], Machine], boot: int | None = None
+    ) -> Process:
+        """Put a process at a place, with the next boot unless one is given; nothing has started yet."""
+        place.boot = boot if boot is not None else self.boot_at(place)
         process = Process(
             node=place.node,
             name=place.name,

@@ -15,8 +15,11 @@ def test_dial_opens_the_listener_after_one_and_a_half_round_trips_and_the_dialer
     pair.dialing.dial(pair.a, "b:1", pair.b.node)
     pair.schedule.run_for(1.0)
     near, far = pair.machines
-    assert near.seen == [(pytest.approx(0.04), ConnectionOpened(1, pair.b.node, 1, True, "b:1", "a:1"))]
-    assert far.seen == [(pytest.approx(0.03), ConnectionOpened(2, pair.a.node, 1, False, "a:1", "b:1"))]
+    ((near_at, near_event),), ((far_at, far_event),) = near.seen, far.seen
+    assert near_at == pytest.approx(0.04)
+    assert far_at == pytest.approx(0.03)
+    assert near_event == ConnectionOpened(1, pair.b.node, 1, True, "b:1", "a:1")
+    assert far_event == ConnectionOpened(2, pair.a.node, 1, False, "a:1", "b:1")
 
 
 def test_dial_of_an_address_where_nobody_listens_times_out() -> None:

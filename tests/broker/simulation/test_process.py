@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def test_what_is_due_at_one_time_happens_in_the_order_in_which_it_was_asked_for() -> None:
-    schedule, happened = Schedule(), []
+    schedule = Schedule()
+    happened: list[str] = []
     for name in "abc":
         schedule.at(1.0, happened.append, name)
     schedule.at(0.5, happened.append, "first")
@@ -26,7 +27,8 @@ def test_what_is_due_at_one_time_happens_in_the_order_in_which_it_was_asked_for(
 
 
 def test_run_while_returns_how_long_it_took_and_infinity_at_the_limit() -> None:
-    schedule, happened = Schedule(), []
+    schedule = Schedule()
+    happened: list[str] = []
     schedule.at(1.25, happened.append, "so")
     assert schedule.run_while(lambda: not happened, limit_s=10.0) == pytest.approx(1.3)
     assert schedule.run_while(lambda: True, limit_s=1.0) == math.inf

@@ -1,0 +1,93 @@
+"""`python -m quicbus_broker.simulation`: one world again, many worlds, or all the measurements."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from quicbus_broker.simulation.gates import gates_of
+from quicbus_broker.simulation.measurements import Job, Results, jobs_of
+from quicbus_broker.simulation.report import page, plot
+from quicbus_broker.simulation.scenarios import Failure, run
+
+_console = Console(stderr=True)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seed", type=int, help="Run the world of this seed, and nothing else.")
+@click.option("--trace", is_flag=True, help="With --seed: print everything that happens in it.")
+@click.option("--seeds", type=click.IntRange(0), default=2000, show_default=True, help="How many random worlds.")
+@click.option(
+    "--largest",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Nodes of the largest mesh; 0: worlds only.",
+)
+@click.option("--only", default="", help="Of the measurements, those whose name holds this.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes at once."
+)
+@click.option(
+    "--write",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write simulation.md and its plots here.",
+)
+def main(seed: int | None, trace: bool, seeds: int, largest: int, only: str, jobs: int, write: Path | None) -> None:
+    """Prove the mesh by simulation. Exits with 1 where a world goes wrong or a demand is not reached."""
+    if seed is not None:
+        sys.exit(_run_one(seed, trace))
+    wanted = [job for job in jobs_of(seeds, largest) if only in job.label]
+    results = _run_all(wanted, jobs)
+    for failure in results.failures:
+        _console.print(f"[red]seed {failure.seed}[/]: {failure}")
+    gates = gates_of(results)
+    for gate in gates:
+        mark = "[green]yes[/]" if gate.is_reached else "[red]no[/] "
+        _console.print(f"{mark} {gate.what}: {gate.measured} (wanted: {gate.wanted})")
+    if write is not None:
+        write.mkdir(parents=True, exist_ok=True)
+        (write / "simulation.md").write_text(page(results))
+        plot(results, write / "simulation")
+        _console.print(f"written to {write / 'simulation.md'}")
+    else:
+        print(page(results))
+    sys.exit(0 if all(gate.is_reached for gate in gates) else 1)
+
+
+def _run_one(seed: int, trace: bool) -> int:
+    try:
+        outcome = run(seed, trace=print if trace else None)
+    except Failure as failure:
+        _console.print(f"[red]seed {seed}[/]: {failure}")
+        return 1
+    _console.print(f"[green]seed {seed}[/]: {outcome}")
+    return 0
+
+
+def _run_all(wanted: list[Job], workers: int) -> Results:
+    results = Results()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        Progress(*columns, console=_console) as progress,
+        ProcessPoolExecutor(workers, max_tasks_per_child=1) as pool,
+    ):
+        bar = progress.add_task("simulating", total=len(wanted))
+        running = {pool.submit(job.run): job for job in wanted}
+        for future in as_completed(running):
+            job = running[future]
+            results.add(job, future.result())
+            progress.console.print(f"done: {job.label}")
+            progress.advance(bar)
+    results.sort()
+    return results
+
+
+if __name__ == "__main__":
+    main()
