@@ -465,6 +465,8 @@ class Mesh:
             self._pauses.gone(change.node, outputs)
         elif change.before in (State.FAILED, State.LEFT):
             self._interest.member_back(change.node)
+        elif change.has_moved:
+            self._interest.member_moved(change.node)
 
     def _on_misbehaved(self, node: NodeId, why: str, outputs: list[Output]) -> None:
         self._refused["misbehaved"] += 1
