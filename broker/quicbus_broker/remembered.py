@@ -34,6 +34,8 @@ MAX_ADDRESSES = 8
 MAX_FILE_SIZE = 1024 * 1024
 SAVE_INTERVAL_S = 5.0
 """How often it is looked whether there is something new to write."""
+FIRST_INTERVAL_S = 1.0
+"""Likewise, as long as nobody is known: a node that crashes soon after its first start finds the mesh again."""
 REFRESH_S = 6 * 3600.0
 """Where nothing changes, it is written so often that the members are still there."""
 
@@ -124,7 +126,7 @@ class RememberedMembers:
     async def keep(self, members: Callable[[], Iterable[MemberView]]) -> None:
         """Learn and write every few seconds, in a thread, until cancelled. `members` is called on the loop."""
         while True:
-            await asyncio.sleep(SAVE_INTERVAL_S)
+            await asyncio.sleep(SAVE_INTERVAL_S if self._known else FIRST_INTERVAL_S)
             if self.learn(members()):
                 await asyncio.to_thread(self._write, self._encoded(), self._content())
 

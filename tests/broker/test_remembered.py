@@ -206,7 +206,7 @@ def test_a_disk_that_takes_nothing_is_told_once_and_tried_again(
 
 
 async def test_the_task_writes_when_there_is_news(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "SAVE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(remembered, "FIRST_INTERVAL_S", 0.01)
     written = asyncio.Event()
     loop = asyncio.get_running_loop()
 
