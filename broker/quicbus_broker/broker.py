@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from quicbus.client import Client
+    from quicbus.feeds import Feed
     from quicbus.transport.connection import Address
     from quicbus.transport.statistics import EndpointStatistics
+    from quicbus_broker.events import BrokerEvent
+    from quicbus_broker.mesh.views import MeshStatistics
 
 __all__ = ["Broker", "BrokerStatistics"]
 
@@ -51,6 +54,7 @@ class BrokerStatistics:
 
     books: RoutingBooks
     edge: EdgeStatistics
+    mesh: MeshStatistics
     transport: EndpointStatistics
 
 
@@ -129,13 +133,21 @@ class Broker:
         return self._closed.is_set()
 
     def statistics(self) -> BrokerStatistics:
-        """Return the counters as they are. Costs a step per subscription."""
+        """Return the counters as they are. Costs a step per subscription and per member of the mesh."""
         edge = self._opened_edge
         return BrokerStatistics(
             books=edge.exchange.router.books(),
             edge=edge.statistics(),
+            mesh=self._opened_mesh.statistics(),
             transport=self._opened_endpoint.statistics(),
         )
+
+    def events(self) -> Feed[BrokerEvent]:
+        """Return an async iterator over `MemberJoined`, `MemberFailed`, `LinkUp`, … from now on; the broker ends it.
+
+        Who does not read in time misses the oldest ones; `missed` counts them. `quicbus_broker.events` has them all.
+        """
+        return self._opened_mesh.sight.events()
 
     # --- its life ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from quicbus.wire.bundles import BundleBatch
     from quicbus_broker.edge import Edge
     from quicbus_broker.mesh.outputs import Deliver, MemberChanged, NodeId
+    from quicbus_broker.mesh.views import MeshStatistics
     from quicbus_broker.node import NodeIdentity
     from quicbus_broker.settings import BrokerSettings
 
@@ -88,6 +91,11 @@ class BrokerMesh:
     def tick(self) -> None:
         """To be called every now and then: people are told what has changed."""
         self.sight.look()
+
+    def statistics(self) -> MeshStatistics:
+        """Return the counters of the machine, with what the driver had to drop."""
+        statistics = self.mesh.statistics()
+        return replace(statistics, dropped=dict(Counter(statistics.dropped) + self.driver.dropped))
 
     async def leave(self) -> None:
         """Tell the mesh, and close the connections with other nodes. May be called twice."""

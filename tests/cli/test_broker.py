@@ -31,7 +31,7 @@ def test_broker_stops_gracefully_when_it_is_told_to(broker: BrokerProcess, end: 
     assert ended.code == 0
     stopped = json.loads(ended.stdout.splitlines()[-1])
     assert stopped["event"] == "stopped"
-    assert set(stopped["statistics"]) == {"books", "edge", "transport"}
+    assert set(stopped["statistics"]) == {"books", "edge", "mesh", "transport"}
     assert stopped["statistics"]["books"]["deliveries"] == 0
     assert ended.stderr == ""
 
