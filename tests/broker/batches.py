@@ -40,6 +40,11 @@ class Place:
 class Writer:
     """A source that does nothing."""
 
+    def narrowed(self, filter: str) -> Writer:
+        return self
+
+    def held(self) -> None: ...
+
     def released(self) -> None: ...
 
 

@@ -1,42 +1,102 @@
-"""Where all sessions of a node meet: batches get their envelope and are routed, and what comes out is performed."""
+"""Where all sessions of a node meet: batches get their envelope and are routed, and what comes out is performed.
+
+With a `Remote` the rest of the mesh is one of those that meet here.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from quicbus.exceptions import InvalidTopic, ProtocolViolation
+from quicbus.topics import check_filter
+from quicbus.wire.batch import parse_body
 from quicbus.wire.records import Envelope, encode_delivery_front
-from quicbus_broker.routing import Batch, Delivery, DropsChanged, Ended
+from quicbus_broker.edge.remote_sources import RemoteSources
+from quicbus_broker.routing import Batch, Delivery, DropsChanged, Ended, Held, Orphaned, Overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from quicbus.wire.batch import Body
+    from quicbus_broker.edge.remote import Remote
     from quicbus_broker.routing import Output, Router, Source, Subscription
     from quicbus_broker.routing.table import Plan
 
 __all__ = ["Exchange"]
 
+MAX_RETURNED = 10_000
+"""Shares whose return is remembered: one that comes back again is dropped."""
+_CONGESTION = "congestion"
+
 
 class Exchange:
-    """`origin` is this node's id, `boot` grows with each start. Batches are numbered from 1 in each boot."""
+    """`origin` is this node's id, `boot` grows with each start. Batches are numbered from 1 in each boot.
 
-    def __init__(self, router: Router, *, origin: bytes, boot: int, clock: Callable[[], float]) -> None:
+    `malformed` counts batches and filters of other nodes that no edge should have let in.
+    """
+
+    def __init__(
+        self, router: Router, *, origin: bytes, boot: int, clock: Callable[[], float], remote: Remote | None = None
+    ) -> None:
         self.router = router
         self.origin = origin
         self.boot = boot
         self.clock = clock
         self.sequence = 0
+        self.malformed = 0
+        self.remote: Remote | None = None
+        self._sources = RemoteSources(lambda *_: None)
+        self._returned: OrderedDict[tuple[int, int, str, str], None] = OrderedDict()
+        self._is_congested = False
+        if remote is not None:
+            self.join(remote)
 
-    def publish(self, body: Body, publisher: str, source: Source, plan: Plan) -> None:
-        """Route a batch of a client whose name was verified. `plan` was just asked for."""
+    def join(self, remote: Remote) -> None:
+        """From here on messages go to, and come from, the mesh. Once; it hears of what is subscribed to already."""
+        assert self.remote is None
+        self.remote = remote
+        self.router.gives_back = True
+        self._sources = RemoteSources(remote.pause)
+        for subscription in self.router.subscriptions:
+            remote.interest_added(*_interest(subscription))
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    def publish(self, body: Body, publisher: str, source: Source, plan: Plan) -> bool:
+        """Route a batch of a client whose name was verified. `plan` was just asked for.
+
+        Returns `False` where nobody gets it, in the whole mesh as far as that is known.
+        """
         self.sequence += 1
         now = self.clock()
         expires_at = now + body.expires_in_ms / 1000 if body.expires_in_ms else math.inf
         envelope = Envelope(self.origin, self.boot, self.sequence, publisher)
+        batch = Batch(body, envelope, source, now, expires_at)
         outputs: list[Output] = []
-        self.router.route(Batch(body, envelope, source, now, expires_at), plan, now, outputs)
+        remote = self.remote
+        if remote is None:
+            self.router.route(batch, plan, now, outputs)
+            self.perform(outputs)
+            return plan.matching > 0
+        remote_plan = remote.plan(body.topic, plan.group_keys)
+        if remote_plan.is_empty:
+            self.router.route(batch, plan, now, outputs)
+            self.perform(outputs)
+            return plan.matching > 0 or not remote.is_joined
+        self.router.route(batch, plan, now, outputs, is_forwarded=True)
+        if self._is_congested and remote_plan.waits:
+            self.router.hold(_CONGESTION, source, outputs)
         self.perform(outputs)
+        remote.forward(batch, remote_plan)
+        return True
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Every batch that is routed from here on reaches it."""
+        self.router.subscribe(subscription)
+        if self.remote is not None:
+            self.remote.interest_added(*_interest(subscription))
 
     def credit(self, subscription: Subscription, messages: int, size: int) -> None:
         """Move the window of a subscription on; raises `ProtocolViolation` where that cannot be."""
@@ -45,14 +105,123 @@ class Exchange:
         self.perform(outputs)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        outputs: list[Output] = []
-        self.router.unsubscribe(subscription, self.clock(), outputs)
-        self.perform(outputs)
+        self._leave(subscription, self.router.unsubscribe)
 
     def disconnect(self, subscription: Subscription) -> None:
+        self._leave(subscription, self.router.disconnect)
+
+    def _leave(self, subscription: Subscription, leave: Callable[[Subscription, float, list[Output]], None]) -> None:
+        if not subscription.is_open:
+            return
         outputs: list[Output] = []
-        self.router.disconnect(subscription, self.clock(), outputs)
+        leave(subscription, self.clock(), outputs)
+        self._discard_interest(subscription)
         self.perform(outputs)
+
+    # --- the mesh ---------------------------------------------------------------------------------------------------
+
+    def take_remote(
+        self,
+        origin: bytes,
+        boot: int,
+        id: int,
+        first: int,
+        publisher: str,
+        body: bytes,
+        age_ms: int,
+        group: str,
+        filter: str,
+    ) -> bool:
+        """Route a batch of another node, in its turn: to all who are in no group or, with `group`, to one member.
+
+        Returns `False` for a group without members here: the batch is to be given back.
+        """
+        outputs: list[Output] = []
+        now = self.clock()
+        try:
+            parsed = parse_body(body)
+            plan = self.router.plan(parsed.topic)
+        except (ProtocolViolation, InvalidTopic):
+            self.malformed += 1
+            return True
+        expires_at = now + (parsed.expires_in_ms - age_ms) / 1000 if parsed.expires_in_ms else math.inf
+        envelope = Envelope(origin, boot, id, publisher, first, age_ms)
+        batch = Batch(parsed, envelope, self._sources.of(origin), now, expires_at)
+        if not group:
+            self.router.route_arrived(batch, plan, now, outputs)
+        elif (group, filter) not in plan.group_keys:
+            return False
+        else:
+            self.router.route_share(batch, group, filter, now, outputs, has_arrived=True)
+        self.perform(outputs)
+        return True
+
+    def returned(
+        self, node: bytes, id: int, first: int, publisher: str, body: bytes, age_ms: int, group: str, filter: str
+    ) -> None:
+        """A share of this node came back from `node`: it goes to another place once, and is dropped after that."""
+        outputs: list[Output] = []
+        now = self.clock()
+        try:
+            parsed = parse_body(body)
+        except ProtocolViolation:
+            self.malformed += 1
+            return
+        expires_at = now + (parsed.expires_in_ms - age_ms) / 1000 if parsed.expires_in_ms else math.inf
+        batch = Batch(parsed, Envelope(self.origin, self.boot, id, publisher, first, age_ms), None, now, expires_at)
+        is_taken = self._is_first_return((id, first, group, filter)) and (
+            self.router.route_share(batch, group, filter, now, outputs, has_arrived=False)
+            or (self.remote is not None and self.remote.send_share(batch, group, filter, node))
+        )
+        if not is_taken:
+            self.router.count_no_member(parsed.count)
+        self.perform(outputs)
+
+    def hold(self, key: Hashable, filter: str) -> None:
+        """Hold back who publishes what matches a filter, until `release`: `key` (a node) has no room for it."""
+        try:
+            check_filter(filter)
+        except InvalidTopic:
+            self.malformed += 1
+        else:
+            self.router.pause(key, filter)
+
+    def release(self, key: Hashable, filter: str) -> None:
+        outputs: list[Output] = []
+        self.router.resume(key, filter, outputs)
+        self.perform(outputs)
+
+    def congestion_changed(self, is_congested: bool) -> None:
+        """The way to other nodes is full, or no longer: until then who publishes to subscribers that block waits."""
+        self._is_congested = is_congested
+        if not is_congested:
+            outputs: list[Output] = []
+            self.router.release(_CONGESTION, outputs)
+            self.perform(outputs)
+
+    def _is_first_return(self, share: tuple[int, int, str, str]) -> bool:
+        if share in self._returned:
+            return False
+        self._returned[share] = None
+        if len(self._returned) > MAX_RETURNED:
+            self._returned.popitem(last=False)
+        return True
+
+    def _discard_interest(self, subscription: Subscription) -> None:
+        if self.remote is not None:
+            self.remote.interest_discarded(*_interest(subscription))
+
+    def _find_another_place(self, orphaned: Orphaned) -> None:
+        """The last member of a group here has left: what waited for it goes to one elsewhere."""
+        batch, remote = orphaned.batch, self.remote
+        is_taken = False
+        if remote is not None and batch.envelope.origin == self.origin:
+            is_taken = remote.send_share(batch, orphaned.group, orphaned.filter, b"")
+        elif remote is not None:
+            is_taken = remote.give_back(batch, orphaned.group, orphaned.filter)
+        self.router.settle_orphan(orphaned, is_taken=is_taken)
+
+    # --- what routing returns ---------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Let time pass in the queues."""
@@ -70,16 +239,33 @@ class Exchange:
         for output in outputs:
             if isinstance(output, Delivery):
                 batch = output.batch
-                if output.age_ms or output.stop - output.start != batch.body.count or len(output.subscriptions) != 1:
+                if (
+                    len(output.subscriptions) != 1
+                    or output.stop - output.start != batch.body.count
+                    or output.age_ms != batch.envelope.age_ms
+                ):
                     output.destination.deliver(output, b"")
                     continue
                 if batch is not common:
                     common = batch
                     front = encode_delivery_front(batch.envelope, 1, len(batch.body.raw))
                 output.destination.deliver(output, front)
-            elif isinstance(output, DropsChanged):
-                output.subscription.destination.drops_changed(output.subscription)
-            elif isinstance(output, Ended):
-                output.subscription.destination.subscription_ended(output.subscription, output.reason, output.detail)
             else:
-                output.source.released()
+                self._perform_other(output)
+
+    def _perform_other(self, output: Output) -> None:
+        if isinstance(output, DropsChanged):
+            output.subscription.destination.drops_changed(output.subscription)
+        elif isinstance(output, Ended):
+            self._discard_interest(output.subscription)
+            output.subscription.destination.subscription_ended(output.subscription, output.reason, output.detail)
+        elif isinstance(output, Held):
+            output.source.held()
+        elif isinstance(output, Orphaned):
+            self._find_another_place(output)
+        elif not isinstance(output, Delivery):
+            output.source.released()
+
+
+def _interest(subscription: Subscription) -> tuple[str, str, bool]:
+    return subscription.filter, subscription.group or "", subscription.options.overflow is Overflow.BLOCK

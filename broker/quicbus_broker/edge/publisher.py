@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
     from quicbus_broker.edge.permissions import Permissions
+    from quicbus_broker.routing import Source
 
 __all__ = ["Publisher", "TooManyOversize"]
 
@@ -112,6 +113,13 @@ class Publisher:
         self._flushes.append(frame)
         self._connection.transmit_soon()
 
+    def narrowed(self, filter: str) -> Source:
+        """A client has one credit, whatever it publishes to."""
+        return self
+
+    def held(self) -> None:
+        """A subscription holds this publisher back: `before_transmit` asks for it."""
+
     def released(self) -> None:
         """No subscription holds this publisher back any longer."""
         self._connection.transmit_soon()
@@ -150,8 +158,8 @@ class Publisher:
             self._refuse(body.number, body.count, "not_permitted", body.topic.decode()[:200])
             return
         self.accepted += body.count
-        self._exchange.publish(body, self.name, self, plan)
-        if not plan.matching and body.flags & FLAG_REQUEST:
+        may_be_answered = self._exchange.publish(body, self.name, self, plan)
+        if not may_be_answered and body.flags & FLAG_REQUEST:
             self._control.write(NoResponder(number=body.number))
 
     def _on_oversize(self, record: Oversize) -> None:

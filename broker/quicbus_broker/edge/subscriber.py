@@ -71,7 +71,7 @@ class Subscriber:
         subscription = Subscription(self, frame.id, frame.filter, frame.group, options)
         self.subscriptions[frame.id] = subscription
         self._filters_size += filter_size(frame.filter, frame.group)
-        self._exchange.router.subscribe(subscription)
+        self._exchange.subscribe(subscription)
         self._control.write(Subscribed(id=frame.id))
 
     def unsubscribe(self, id: int) -> None:

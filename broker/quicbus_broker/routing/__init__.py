@@ -1,7 +1,18 @@
 """Who gets what: subscriptions, groups, overflow policies and their books. Pure state machines."""
 
 from quicbus_broker.routing.books import RoutingBooks
-from quicbus_broker.routing.outputs import Batch, Delivery, Destination, DropsChanged, Ended, Output, Released, Source
+from quicbus_broker.routing.outputs import (
+    Batch,
+    Delivery,
+    Destination,
+    DropsChanged,
+    Ended,
+    Held,
+    Orphaned,
+    Output,
+    Released,
+    Source,
+)
 from quicbus_broker.routing.router import Router
 from quicbus_broker.routing.subscription import Overflow, Subscription, SubscriptionOptions
 
@@ -11,6 +22,8 @@ __all__ = [
     "Destination",
     "DropsChanged",
     "Ended",
+    "Held",
+    "Orphaned",
     "Output",
     "Overflow",
     "Released",

@@ -23,11 +23,15 @@ class RoutingBooks:
     accepted: int
     """Messages taken from publishers."""
     unmatched: int
-    """Messages among them that nobody subscribed to."""
+    """Messages among them that nobody subscribed to, here or, as far as is known, on another node."""
     deliveries: int
     handed_over: int
     dropped: Mapping[str, int]
     queued: int
+    arrived: int = 0
+    """Messages that other nodes sent. They make deliveries as accepted ones do."""
+    forwarded: int = 0
+    """Messages among the accepted that were sent to other nodes: those that deliver them keep the books of that."""
 
     @property
     def balance(self) -> int:
@@ -36,7 +40,7 @@ class RoutingBooks:
 
 
 class Settled:
-    """Sums of the books of subscriptions that have ended."""
+    """Sums of the books of subscriptions that have ended, and of what no subscription stands for."""
 
     def __init__(self) -> None:
         self.handed_over = 0
@@ -45,4 +49,7 @@ class Settled:
     def add(self, subscription: Subscription) -> None:
         self.handed_over += subscription.handed_over
         for reason, messages in subscription.dropped.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + messages
+            self.count_dropped(reason, messages)
+
+    def count_dropped(self, reason: str, messages: int) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + messages

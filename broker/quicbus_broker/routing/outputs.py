@@ -14,11 +14,30 @@ if TYPE_CHECKING:
     from quicbus.wire.records import Envelope
     from quicbus_broker.routing.subscription import Subscription
 
-__all__ = ["Batch", "Delivery", "Destination", "DropsChanged", "Ended", "Output", "Released", "Source"]
+__all__ = [
+    "Batch",
+    "Delivery",
+    "Destination",
+    "DropsChanged",
+    "Ended",
+    "Held",
+    "Orphaned",
+    "Output",
+    "Released",
+    "Source",
+]
 
 
 class Source(Protocol):
     """A publisher, as `block` knows it: something that can be held back. Compared by identity."""
+
+    def narrowed(self, filter: str) -> Source:
+        """Return what is held back when a subscription to this filter is full: itself, or only a part of it."""
+        ...
+
+    def held(self) -> None:
+        """A subscription holds it back from now on."""
+        ...
 
     def released(self) -> None:
         """No subscription holds it back any longer."""
@@ -92,10 +111,29 @@ class Ended:
 
 
 @dataclass(slots=True, eq=False)
+class Held:
+    """A publisher is held back that was not before."""
+
+    source: Source
+
+
+@dataclass(slots=True, eq=False)
+class Orphaned:
+    """Messages of a group whose last member here has left: `Router.settle_orphan` must follow."""
+
+    batch: Batch
+    """Only these messages."""
+    group: str
+    filter: str
+    reason: str
+    """Under which they are counted as dropped, unless somebody elsewhere takes them."""
+
+
+@dataclass(slots=True, eq=False)
 class Released:
     """A publisher is no longer held back."""
 
     source: Source
 
 
-Output = Delivery | DropsChanged | Ended | Released
+Output = Delivery | DropsChanged | Ended | Held | Orphaned | Released

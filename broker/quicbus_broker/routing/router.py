@@ -9,11 +9,13 @@ import math
 from typing import TYPE_CHECKING
 
 from quicbus_broker.routing.books import RoutingBooks, Settled
-from quicbus_broker.routing.holds import Holds
-from quicbus_broker.routing.outputs import Batch, Delivery, DropsChanged, Ended, Output, Released
+from quicbus_broker.routing.holds import Holds, PausedFilters
+from quicbus_broker.routing.outputs import Batch, Delivery, DropsChanged, Ended, Held, Orphaned, Output, Released
 from quicbus_broker.routing.subscription import (
     BLOCK_TIMEOUT,
     DISCONNECTED,
+    EXPIRED,
+    NO_MEMBER,
     OVERFLOW,
     UNSUBSCRIBED,
     Subscription,
@@ -21,6 +23,8 @@ from quicbus_broker.routing.subscription import (
 from quicbus_broker.routing.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
     from quicbus_broker.routing.backlog import Waiting
     from quicbus_broker.routing.groups import Group
     from quicbus_broker.routing.outputs import Source
@@ -34,18 +38,28 @@ class Router:
 
     def __init__(self, *, block_timeout_s: float) -> None:
         self.block_timeout_s = block_timeout_s
+        self.gives_back = False
+        """Messages for a group whose last member leaves become `Orphaned`, rather than dropped."""
         self._table = Table()
         self._holds = Holds()
+        self._paused = PausedFilters()
         self._subscriptions: dict[Subscription, None] = {}
         self._expiring: dict[Subscription, None] = {}
         self._full: dict[Subscription, None] = {}
         self._settled = Settled()
         self._accepted = 0
+        self._arrived = 0
+        self._forwarded = 0
         self._unmatched = 0
         self._deliveries = 0
 
     def __len__(self) -> int:
         return len(self._subscriptions)
+
+    @property
+    def subscriptions(self) -> Iterable[Subscription]:
+        """Those that are open."""
+        return self._subscriptions
 
     def plan(self, topic: bytes) -> Plan:
         """Return who gets a topic now; raises `InvalidTopic`."""
@@ -56,16 +70,75 @@ class Router:
         self._subscriptions[subscription] = None
         self._table.add(subscription)
 
-    def route(self, batch: Batch, plan: Plan, now: float, outputs: list[Output]) -> None:
-        """Give a batch to all that `plan`, which was just asked for, names."""
-        body = batch.body
-        count = body.count
-        total = body.total
+    def route(self, batch: Batch, plan: Plan, now: float, outputs: list[Output], *, is_forwarded: bool = False) -> None:
+        """Give a batch of a publisher here to all that `plan`, which was just asked for, names.
+
+        `is_forwarded`: other nodes get it too.
+        """
+        count = batch.body.count
         self._accepted += count
+        if is_forwarded:
+            self._forwarded += count
+            if self._paused:
+                self._hold_paused(batch, outputs)
         if not plan.matching:
-            self._unmatched += count
+            if not is_forwarded:
+                self._unmatched += count
             return
         self._deliveries += count * plan.matching
+        self._fan_out(batch, plan, now, outputs)
+        for group in plan.groups:
+            self._share(group, batch, 0, count, now, outputs)
+
+    def route_arrived(self, batch: Batch, plan: Plan, now: float, outputs: list[Output]) -> None:
+        """Give a batch of another node to the subscriptions in `plan` that are in no group."""
+        count = batch.body.count
+        self._arrived += count
+        self._deliveries += count * (plan.matching - len(plan.groups))
+        if now < batch.expires_at:
+            self._fan_out(batch, plan, now, outputs)
+            return
+        for _, subscriptions in plan.destinations:
+            for subscription in subscriptions:
+                subscription.count_dropped(EXPIRED, count)
+                self._report_drops(subscription, outputs)
+
+    def route_share(
+        self, batch: Batch, group: str, filter: str, now: float, outputs: list[Output], *, has_arrived: bool
+    ) -> bool:
+        """Give a batch to one group; returns `False`, and does nothing, where that has no members.
+
+        `has_arrived`: from another node, and not for the second time.
+        """
+        members = self._table.group(group, filter)
+        if members is None:
+            return False
+        count = batch.body.count
+        self._deliveries += count
+        if has_arrived:
+            self._arrived += count
+        if now < batch.expires_at:
+            self._share(members, batch, 0, count, now, outputs)
+        else:
+            self._settled.count_dropped(EXPIRED, count)
+        return True
+
+    def count_no_member(self, messages: int) -> None:
+        """The share of a group came back, and there is nowhere else to go with it."""
+        self._deliveries += messages
+        self._settled.count_dropped(NO_MEMBER, messages)
+
+    def settle_orphan(self, orphaned: Orphaned, *, is_taken: bool) -> None:
+        """Tell whether another node takes the messages: its books count them then."""
+        count = orphaned.batch.body.count
+        if is_taken:
+            self._deliveries -= count
+        else:
+            self._settled.count_dropped(orphaned.reason, count)
+
+    def _fan_out(self, batch: Batch, plan: Plan, now: float, outputs: list[Output]) -> None:
+        count = batch.body.count
+        total = batch.body.total
         for destination, subscriptions in plan.destinations:
             whole: list[tuple[int, int]] = []
             for subscription in subscriptions:
@@ -76,8 +149,6 @@ class Router:
                     self._after_part(subscription, batch, 0, sent, now, outputs)
             if whole:
                 outputs.append(Delivery(destination, batch, 0, count, whole, batch.envelope.age_ms))
-        for group in plan.groups:
-            self._share(group, batch, 0, count, now, outputs)
 
     def credit(self, subscription: Subscription, messages: int, size: int, now: float, outputs: list[Output]) -> None:
         """The subscriber has consumed so much in all; raises `ProtocolViolation` where that cannot be."""
@@ -119,6 +190,23 @@ class Router:
         """Whether a subscription with the policy `block` holds this publisher back. `Released` tells when none does."""
         return self._holds.is_held(source)
 
+    def hold(self, holder: Hashable, source: Source, outputs: list[Output]) -> None:
+        """Hold a publisher back until `release(holder)`."""
+        if self._holds.hold(holder, source):
+            outputs.append(Held(source))
+
+    def release(self, holder: Hashable, outputs: list[Output]) -> None:
+        outputs.extend([Released(source) for source in self._holds.release(holder)])
+
+    def pause(self, key: Hashable, filter: str) -> None:
+        """Another node has a full subscription: hold back who publishes, from now on, what matches this filter."""
+        self._paused.add(key, filter)
+
+    def resume(self, key: Hashable, filter: str, outputs: list[Output]) -> None:
+        """End what `pause` of the same arguments began."""
+        self._paused.discard(key, filter)
+        self.release((key, filter), outputs)
+
     def forget_source(self, source: Source) -> None:
         """The publisher has left."""
         self._holds.forget(source)
@@ -133,7 +221,21 @@ class Router:
             queued += subscription.backlog.messages
             for reason, messages in subscription.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + messages
-        return RoutingBooks(self._accepted, self._unmatched, self._deliveries, handed_over, dropped, queued)
+        return RoutingBooks(
+            self._accepted,
+            self._unmatched,
+            self._deliveries,
+            handed_over,
+            dropped,
+            queued,
+            self._arrived,
+            self._forwarded,
+        )
+
+    def _hold_paused(self, batch: Batch, outputs: list[Output]) -> None:
+        if batch.source is not None:
+            for holder in self._paused.holders(batch.body.topic):
+                self.hold(holder, batch.source, outputs)
 
     def _share(self, group: Group, batch: Batch, start: int, stop: int, now: float, outputs: list[Output]) -> None:
         body = batch.body
@@ -165,7 +267,7 @@ class Router:
         if subscription.is_full:
             self._full[subscription] = None
             if batch.source is not None:
-                self._holds.hold(subscription, batch.source)
+                self.hold(subscription, batch.source.narrowed(subscription.filter), outputs)
         self._report_drops(subscription, outputs)
 
     def _report_drops(self, subscription: Subscription, outputs: list[Output]) -> None:
@@ -177,7 +279,7 @@ class Router:
         if subscription.is_full and subscription.may_release():
             subscription.is_full = False
             del self._full[subscription]
-            outputs.extend(Released(source) for source in self._holds.release(subscription))
+            self.release(subscription, outputs)
 
     def _leave(self, subscription: Subscription, reason: str, now: float, outputs: list[Output]) -> None:
         if not subscription.is_open:
@@ -187,6 +289,9 @@ class Router:
         for each in subscription.close():
             if group is not None and group.members:
                 self._share(group, each.batch, each.start, each.stop, now, outputs)
+            elif self.gives_back and subscription.group is not None:
+                part = each.batch.part(each.start, each.stop)
+                outputs.append(Orphaned(part, subscription.group, subscription.filter, reason))
             else:
                 subscription.count_dropped(reason, each.count)
         self._settle(subscription, outputs)
@@ -205,7 +310,7 @@ class Router:
         self._expiring.pop(subscription, None)
         self._full.pop(subscription, None)
         self._settled.add(subscription)
-        outputs.extend(Released(source) for source in self._holds.release(subscription))
+        self.release(subscription, outputs)
 
 
 def _delivery(subscription: Subscription, waiting: Waiting, now: float) -> Delivery:

@@ -21,6 +21,7 @@ __all__ = [
     "BLOCK_TIMEOUT",
     "DISCONNECTED",
     "EXPIRED",
+    "NO_MEMBER",
     "OVERFLOW",
     "UNSUBSCRIBED",
     "Overflow",
@@ -31,6 +32,7 @@ __all__ = [
 OVERFLOW = "overflow"
 BLOCK_TIMEOUT = "block_timeout"
 EXPIRED = "expired"
+NO_MEMBER = "no_member"
 UNSUBSCRIBED = "unsubscribed"
 DISCONNECTED = "disconnected"
 

@@ -32,6 +32,8 @@ class Plan:
     destinations: tuple[tuple[Destination, tuple[Subscription, ...]], ...]
     groups: tuple[Group, ...]
     matching: int
+    group_keys: tuple[tuple[str, str], ...] = ()
+    """Name and filter of each of the groups."""
 
 
 class Table:
@@ -72,6 +74,10 @@ class Table:
         self._trie.discard(subscription.filter, group)
         return None
 
+    def group(self, name: str, filter: str) -> Group | None:
+        """Return a group that has members."""
+        return self._groups.get((name, filter))
+
     def plan(self, topic: bytes) -> Plan:
         """Return who gets a topic; raises `InvalidTopic`. What is in the cache was valid."""
         plan = self._plans.get(topic)
@@ -95,6 +101,7 @@ class Table:
             tuple((destination, tuple(members)) for destination, members in destinations.items()),
             tuple(groups),
             matching,
+            tuple((group.name, group.filter) for group in groups),
         )
         # Every request has a reply topic of its own: it is not asked for again.
         if not topic.startswith(_REPLY_PREFIX):
