@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from quicbus.wire.bundles import KIND_BROADCAST
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Frame, Ping, Pong
 from quicbus.wire.node_frames import (
@@ -161,6 +162,8 @@ class Mesh:
             node = self._connections.node_of(event.connection)
             if node is not None:
                 self._detector.heard(node, now, outputs)
+                if event.bundle.kind == KIND_BROADCAST:
+                    self._overlay.stray(node, now, outputs)
                 self._traffic.on_bundle(node, event.bundle, now, outputs)
         elif isinstance(event, ConnectionOpened):
             self._on_opened(event, now, outputs)
@@ -373,6 +376,8 @@ class Mesh:
         if isinstance(frame, Ping):
             outputs.append(SendFrame(node, Pong(id=frame.id)))
             return
+        if isinstance(frame, IHave | Graft | Prune):
+            self._overlay.stray(node, now, outputs)
         handler = self._on_frame.get(type(frame))
         if handler is None:
             outputs.append(Misbehaved(node, f"{type(frame).__name__} is not for an open link"))

@@ -234,9 +234,8 @@ class Traffic:
             self._waiting.skip(node, bundle)
             self._drop("unreachable", *(batch.body for batch in bundle.batches))
             return
-        dropped = self._waiting.put(node, bundle, now)
-        if dropped:
-            self.dropped["unreachable_batches"] += dropped
+        for dropped in self._waiting.put(node, bundle, now):
+            self._drop("unreachable", *(batch.body for batch in dropped.batches))
 
     # --- connections ---
 
@@ -256,9 +255,8 @@ class Traffic:
 
     def unreachable(self, node: NodeId) -> None:
         """Dialing a node has failed."""
-        dropped = self._waiting.give_up(node)
-        if dropped:
-            self.dropped["unreachable_batches"] += dropped
+        for dropped in self._waiting.give_up(node):
+            self._drop("unreachable", *(batch.body for batch in dropped.batches))
 
     def member_gone(self, node: NodeId) -> None:
         self._waiting.forget(node)

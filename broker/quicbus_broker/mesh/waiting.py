@@ -42,18 +42,19 @@ class Waiting:
     def nodes(self) -> list[NodeId]:
         return list(self._queues)
 
-    def put(self, node: NodeId, bundle: Bundle, now: float) -> int:
-        """Keep a bundle for when a connection is open; returns how many batches were dropped to make room."""
+    def put(self, node: NodeId, bundle: Bundle, now: float) -> list[Bundle]:
+        """Keep a bundle for when a connection is open; returns those that were dropped to make room."""
         queue = self._queues.get(node)
         if queue is None:
             queue = self._queues[node] = _Queue(now + self._timeout_s)
         queue.bundles.append((now, bundle))
         queue.size += _size_of(bundle)
-        dropped = 0
+        dropped: list[Bundle] = []
         while queue.size > MAX_WAITING_SIZE and len(queue.bundles) > 1:
             _, oldest = queue.bundles.popleft()
             queue.size -= _size_of(oldest)
-            dropped += self.skip(node, oldest)
+            self.skip(node, oldest)
+            dropped.append(oldest)
         return dropped
 
     def take(self, node: NodeId) -> tuple[list[Skipped], list[tuple[float, Bundle]]]:
@@ -61,18 +62,21 @@ class Waiting:
         queue = self._queues.pop(node, None)
         return self._skips.pop(node, []), list(queue.bundles) if queue else []
 
-    def give_up(self, node: NodeId) -> int:
-        """No connection came about; returns how many batches are dropped."""
+    def give_up(self, node: NodeId) -> list[Bundle]:
+        """No connection came about; returns what is dropped."""
         queue = self._queues.pop(node, None)
-        return sum(self.skip(node, bundle) for _, bundle in queue.bundles) if queue else 0
+        dropped = [bundle for _, bundle in queue.bundles] if queue else []
+        for bundle in dropped:
+            self.skip(node, bundle)
+        return dropped
 
     def forget(self, node: NodeId) -> None:
         """The node has restarted, or left: its numbers are of no use."""
         self._queues.pop(node, None)
         self._skips.pop(node, None)
 
-    def skip(self, node: NodeId, bundle: Bundle) -> int:
-        """Remember the numbers of a bundle that will not be sent; returns how many batches it has."""
+    def skip(self, node: NodeId, bundle: Bundle) -> None:
+        """Remember the numbers of a bundle that will not be sent."""
         skips = self._skips.setdefault(node, [])
         for batch in bundle.batches:
             last = next((each for each in reversed(skips) if each.lane == batch.lane), None)
@@ -86,7 +90,6 @@ class Waiting:
                         boot=bundle.target_boot, lane=batch.lane, first=batch.sequence, last=batch.sequence, messages=0
                     )
                 )
-        return len(bundle.batches)
 
     def overdue(self, now: float) -> list[NodeId]:
         """Return the nodes for which a connection took too long."""

@@ -1,0 +1,218 @@
+"""Messages in and out of one node: direct, relayed, waiting for a connection, and what no honest node sends."""
+
+from __future__ import annotations
+
+import random
+from zlib import crc32
+
+from msgspec.structs import replace
+
+from quicbus import limits
+from quicbus.wire.batch import encode_body
+from quicbus.wire.bundles import EVERYONE, KIND_DIRECT, KIND_RELAY, KIND_RETURNED, Bundle, BundleBatch, encode_bundle
+from quicbus.wire.node_frames import Skipped
+from quicbus_broker.mesh.config import MeshConfig
+from quicbus_broker.mesh.forwarding import MeshPlan
+from quicbus_broker.mesh.membership import Membership
+from quicbus_broker.mesh.outputs import Deliver, Misbehaved, Output, Returned, SendBundle, SendFrame
+from quicbus_broker.mesh.table import MemberTable
+from quicbus_broker.mesh.traffic import Publication, Traffic, Ways
+from tests.broker.mesh.fake_signing import FakeSigning, node_id, sealed
+
+ME, NODE, VIA, STRANGER = node_id(0), node_id(1), node_id(2), node_id(3)
+BODY = encode_body(b"a", [b"one", b"two"], number=1)
+
+
+class World:
+    """One `Traffic`, and which nodes are connected or can be dialed."""
+
+    def __init__(self) -> None:
+        self.connected: dict[bytes, None] = {}
+        self.dialable: dict[bytes, None] = {}
+        self.wanted: list[bytes] = []
+        self.signing = FakeSigning(ME)
+        self.table = MemberTable()
+        config = MeshConfig()
+        rng = random.Random(1)
+        membership = Membership(ME, self.table, self.signing, config, rng)
+        membership.start("me", 10, "hybrid", (), 0.0, [])
+        records = (sealed(NODE, boot=20, via=(VIA,), mode="client"), sealed(VIA, boot=30))
+        membership.take(records, (), VIA, 0.0, [])
+        ways = Ways(self.connected.__contains__, self._want, lambda node, now: None)
+        self.traffic = Traffic(ME, 10, self.table, ways, self.signing, config, rng)
+
+    def _want(self, node: bytes, now: float, outputs: list[Output]) -> bool:
+        self.wanted.append(node)
+        return node in self.dialable
+
+    def publish(self, number: int, now: float = 0.0, node: bytes = NODE) -> list[Output]:
+        outputs: list[Output] = []
+        self.traffic.publish(Publication(number, "alice", b"a", BODY, MeshPlan((node,))), now, outputs)
+        return outputs
+
+    def take(self, source: bytes, bundle: Bundle) -> list[Output]:
+        outputs: list[Output] = []
+        self.traffic.on_bundle(source, bundle, 0.0, outputs)
+        return outputs
+
+
+def direct(origin: bytes = NODE, target: bytes = ME, boot: int = 10, kind: int = KIND_DIRECT, hops: int = 0) -> Bundle:
+    batch = BundleBatch(1, 0, 1, 0, "alice", BODY)
+    bundle = Bundle(kind, origin, 20, 1, target, boot, (batch,), hops)
+    signed = encode_bundle(bundle)
+    return replace(bundle, signed=signed, signature=FakeSigning(origin).sign_bundle(signed))
+
+
+def sent(outputs: list[Output]) -> list[tuple[bytes, int, int]]:
+    return [(each.node, each.bundle.kind, each.bundle.batches[0].sequence) for each in outputs]  # type: ignore[union-attr]
+
+
+def test_a_connected_node_gets_numbered_bundles_unsigned() -> None:
+    world = World()
+    world.connected[NODE] = None
+    first, second = world.publish(1), world.publish(2)
+    assert sent(first + second) == [(NODE, KIND_DIRECT, 1), (NODE, KIND_DIRECT, 2)]
+    assert isinstance(first[0], SendBundle)
+    assert (first[0].bundle.target_boot, first[0].bundle.signature) == (20, b"")
+
+
+def test_without_a_connection_a_node_that_has_one_passes_it_on_signed() -> None:
+    world = World()
+    world.connected[VIA] = None
+    (output,) = world.publish(1)
+    assert isinstance(output, SendBundle)
+    assert (output.node, output.bundle.kind, output.bundle.target) == (VIA, KIND_RELAY, NODE)
+    assert FakeSigning(ME).sign_bundle(output.bundle.signed) == output.bundle.signature
+
+
+def test_without_any_way_it_waits_while_one_is_dialed() -> None:
+    world = World()
+    world.dialable[VIA] = None
+    assert world.publish(1, now=1.0) == []
+    assert world.wanted == [NODE, VIA]
+    assert world.publish(2, now=2.0) == []
+    world.connected[VIA] = None
+    outputs: list[Output] = []
+    world.traffic.connected(VIA, 3.0, outputs)
+    assert sent(outputs) == [(VIA, KIND_RELAY, 1), (VIA, KIND_RELAY, 2)]
+    assert [each.bundle.age_ms for each in outputs if isinstance(each, SendBundle)] == [2000, 1000]
+
+
+def test_what_waits_goes_before_what_comes_later() -> None:
+    world = World()
+    world.dialable[NODE] = None
+    world.publish(1)
+    world.connected[NODE] = None
+    assert world.publish(2) == []
+    outputs: list[Output] = []
+    world.traffic.connected(NODE, 1.0, outputs)
+    assert sent(outputs + world.publish(3)) == [(NODE, KIND_DIRECT, number) for number in (1, 2, 3)]
+
+
+def test_a_node_that_cannot_be_reached_has_its_messages_counted_and_is_told_the_numbers_later() -> None:
+    world = World()
+    assert world.publish(1) == []
+    assert world.traffic.dropped["unreachable"] == 2
+    world.connected[NODE] = None
+    outputs: list[Output] = []
+    world.traffic.connected(NODE, 0.0, outputs)
+    assert outputs == [SendFrame(NODE, Skipped(boot=20, lane=crc32(b"a") % limits.LANES, first=1, last=1, messages=0))]
+    assert sent(world.publish(2)) == [(NODE, KIND_DIRECT, 2)]
+
+
+def test_a_dial_that_takes_too_long_gives_up_what_waits() -> None:
+    world = World()
+    world.dialable[NODE] = None
+    world.publish(1)
+    world.traffic.tick(world.traffic.next_timer(), [])
+    assert world.traffic.dropped["unreachable"] == 2
+
+
+def test_one_that_is_no_member_is_counted() -> None:
+    world = World()
+    assert world.publish(1, node=STRANGER) == []
+    assert world.traffic.dropped["unreachable"] == 2
+
+
+def test_a_direct_bundle_is_delivered_once() -> None:
+    world = World()
+    (output,) = world.take(NODE, direct())
+    assert isinstance(output, Deliver)
+    assert (output.origin, output.boot, output.batch.body, output.hops) == (NODE, 20, BODY, 1)
+    assert world.take(NODE, direct()) == []
+
+
+def test_direct_bundles_of_or_for_others_are_offences() -> None:
+    world = World()
+    for bundle in (direct(origin=VIA), direct(target=VIA), direct(kind=KIND_RETURNED, origin=VIA)):
+        (output,) = world.take(NODE, bundle)
+        assert isinstance(output, Misbehaved)
+
+
+def test_a_bundle_for_an_earlier_boot_of_this_node_is_dropped() -> None:
+    world = World()
+    assert world.take(NODE, direct(boot=9)) == []
+    assert world.traffic.dropped["old_boot"] == 2
+
+
+def test_a_relay_for_this_node_counts_only_with_the_signature_of_its_origin() -> None:
+    world = World()
+    relay = direct(kind=KIND_RELAY)
+    forged = replace(relay, signature=b"x" * 16)
+    unknown = direct(origin=STRANGER, kind=KIND_RELAY)
+    assert [type(each) for each in world.take(VIA, forged)] == [Misbehaved]
+    assert world.take(VIA, unknown) == []
+    assert (world.traffic.dropped["forged"], world.traffic.dropped["unknown_origin"]) == (2, 2)
+    assert [type(each) for each in world.take(VIA, relay)] == [Deliver]
+
+
+def test_a_relay_for_another_node_is_passed_on_once_and_only_over_a_connection() -> None:
+    world = World()
+    relay = direct(origin=VIA, target=NODE, boot=20, kind=KIND_RELAY, hops=1)
+    assert world.take(VIA, relay) == []
+    assert world.traffic.dropped["no_route"] == 2
+    world.connected[NODE] = None
+    (output,) = world.take(VIA, relay)
+    assert isinstance(output, SendBundle)
+    assert (output.node, output.bundle.hops, output.bundle.signed) == (NODE, 0, relay.signed)
+    assert world.take(VIA, replace(relay, hops=0)) == []
+
+
+def test_a_share_comes_back_to_its_origin() -> None:
+    world = World()
+    returned = Bundle(KIND_RETURNED, NODE, 20, 1, ME, 0, direct().batches)
+    assert world.take(NODE, returned) == [Returned(NODE, returned.batches[0])]
+    outputs: list[Output] = []
+    assert not world.traffic.give_back(NODE, returned.batches[0], outputs)
+    world.connected[NODE] = None
+    assert world.traffic.give_back(NODE, returned.batches[0], outputs)
+    assert isinstance(outputs[0], SendBundle)
+    assert outputs[0].bundle.kind == KIND_RETURNED
+
+
+def test_a_turn_is_broadcast_as_one_bundle_under_one_signature() -> None:
+    world = World()
+    world.traffic.broadcast.neighbor_up(NODE)
+    outputs: list[Output] = []
+    plan = MeshPlan(is_broadcast=True)
+    for number in range(1, 4):
+        world.traffic.publish(Publication(number, "alice", b"a", BODY, plan), 0.0, outputs)
+    assert outputs == []
+    world.traffic.seal(0.0, outputs)
+    world.traffic.seal(0.0, outputs)
+    (output,) = outputs
+    assert isinstance(output, SendBundle)
+    assert (output.bundle.target, [batch.id for batch in output.bundle.batches]) == (EVERYONE, [1, 2, 3])
+    assert FakeSigning(ME).sign_bundle(encode_bundle(output.bundle)) == output.bundle.signature
+
+
+def test_large_turns_are_cut_into_bundles() -> None:
+    world = World()
+    world.traffic.broadcast.neighbor_up(NODE)
+    outputs: list[Output] = []
+    large = encode_body(b"a", [bytes(300_000)], number=1)
+    for number in range(1, 4):
+        publication = Publication(number, "alice", b"a", large, MeshPlan(is_broadcast=True))
+        world.traffic.publish(publication, 0.0, outputs)
+    world.traffic.seal(0.0, outputs)
+    assert [len(each.bundle.batches) for each in outputs if isinstance(each, SendBundle)] == [2, 1]
