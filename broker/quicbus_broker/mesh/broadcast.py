@@ -31,6 +31,8 @@ __all__ = ["Broadcast", "BroadcastCounters"]
 EAGER_AT_FIRST = 4
 """A new link is eager where a node has fewer eager ones than this. All of them would be pruned again, one duplicate
 each: the first broadcast alone would come over every link."""
+USEFUL_S = 1.0
+PRUNE_P = 0.2
 PRUNE_REPEAT_S = 1.0
 """A lazy link that still pushes is pruned again so often: Prune and Graft may cross."""
 MAX_COPIES = 4
@@ -86,6 +88,7 @@ class Broadcast:
         self._rng = rng
         self._eager: dict[NodeId, None] = {}
         self._lazy: dict[NodeId, float] = {}
+        self._useful: dict[NodeId, float] = {}
         """With the time at which it was pruned last."""
         self._seen: dict[NodeId, SeenWindow] = {}
         self._announce: dict[BundleId, tuple[NodeId, ...]] = {}
@@ -154,6 +157,7 @@ class Broadcast:
             self.counters.repaired += 1
         self.store.put(id, bundle, node, now)
         self._make_eager(node)
+        self._useful[node] = now
         self._pass_on(node, bundle, missing, now, outputs)
         return True
 
@@ -199,6 +203,8 @@ class Broadcast:
         if copies > MAX_COPIES:
             outputs.append(Misbehaved(node, "replayed a bundle"))
         self._note_holder(stored.bundle.id, node)
+        if now - self._useful.get(node, -math.inf) < USEFUL_S and self._rng.random() > PRUNE_P:
+            return
         self._prune(node, now, outputs)
 
     def _prune(self, node: NodeId, now: float, outputs: list[Output]) -> None:

@@ -306,6 +306,9 @@ class Overlay:
         self._avoided.pop(node, None)
         self._fill_pauses = 0
         self._note_mode(node)
+        # While four were being dialed, no more were; now there is room for the next.
+        if self._lacking() > 0:
+            self._fill_soon(now)
 
     def _down(self, node: NodeId, now: float, outputs: list[Output], *, is_lost: bool) -> bool:
         self._client_links.pop(node, None)

@@ -35,6 +35,7 @@ class Retries:
         self._redial: Redial[NodeId] = Redial(config, rng, _SCHEDULE_MAX)
         # Some failed members have no time of their own.
         self._has_more = False
+        self._is_turn_of_more = False
         self._not_before = -math.inf
 
     def __len__(self) -> int:
@@ -68,12 +69,15 @@ class Retries:
         """Return whom to try now; call `failed` or `forget` for it, and `pace` where it is dialed."""
         if now < self._not_before:
             return None
-        node = self._redial.pop_due(now)
-        if node is None and self._has_more:
+        if not self._has_more:
+            return self._redial.pop_due(now)
+        self._is_turn_of_more = not self._is_turn_of_more
+        node = None if self._is_turn_of_more else self._redial.pop_due(now)
+        if node is None:
             node = self._table.pick(self._rng, self._is_left_out, _PICK_TRIES)
-            if node is None:
-                self._schedule_rest(now)
-                self.pace(now, is_isolated=False)
+        if node is None:
+            self._schedule_rest(now)
+            self.pace(now, is_isolated=False)
         return node
 
     def _is_left_out(self, entry: Entry) -> bool:
