@@ -53,6 +53,8 @@ class Discovery:
         self._interest_since = interest_since
         self._asked: NodeId | None = None
         """Whom everything was asked of; its last page ends joining."""
+        self._is_answering = False
+        """A page of that came since the last tick."""
         self._met: dict[NodeId, None] = {}
         """Whom this node met while joining: compared with when that is done."""
         self._timer = math.inf
@@ -81,6 +83,7 @@ class Discovery:
         self._met.pop(node, None)
         if self._asked == node:
             self._asked = None
+            self._is_answering = False
             # Another is asked with the next tick.
             self._timer = 0.0
 
@@ -96,8 +99,9 @@ class Discovery:
         node = nodes[int(self._rng.random() * len(nodes))]
         if self.is_joined:
             self._compare(node, outputs)
-        else:
+        elif not self._is_answering:
             self._ask_all(node, outputs)
+        self._is_answering = False
 
     def _ask_all(self, node: NodeId, outputs: list[Output]) -> None:
         self._asked = node
@@ -182,8 +186,10 @@ class Discovery:
         outputs.extend(learned)
         if frame.buckets:
             self._reconcile(node, frame, now, outputs)
-        if node == self._asked and not frame.more:
-            self._finish_joining(outputs)
+        if node == self._asked:
+            self._is_answering = frame.more
+            if not frame.more:
+                self._finish_joining(outputs)
 
     def _finish_joining(self, outputs: list[Output]) -> None:
         self.is_joined = True
@@ -229,7 +235,8 @@ class Discovery:
         entry = self._table.get(summary.node)
         assert entry is not None
         record = entry.record
-        if (entry.incarnation, record.boot) != (summary.incarnation, summary.boot):
+        is_same = (entry.incarnation, record.boot) == (summary.incarnation, summary.boot)
+        if not is_same or (record.left and summary.state != "left"):
             tell.records.append(entry.signed)
         if entry.state is State.FAILED and summary.state in ("alive", "suspect"):
             # As in a response: there it becomes a suspect first.
