@@ -13,6 +13,7 @@ from quicbus.wire.close_codes import CloseCode
 from quicbus_broker.mesh.contacts import Contacts
 from quicbus_broker.mesh.dials import Dials, Purpose
 from quicbus_broker.mesh.links import Links
+from quicbus_broker.mesh.losses import Losses
 from quicbus_broker.mesh.outputs import ProbeFailed, State
 from quicbus_broker.mesh.redial import redial_pause_s
 from quicbus_broker.mesh.retries import Retries
@@ -48,9 +49,6 @@ _MAX_AVOIDED = 256
 _CLIENT_LINKS_MAX = 1024
 """Nodes that only dial have nobody else to go to, so they do not count against the links that others ask for."""
 
-_LOST_GRACE_S = 2.0
-"""A lost neighbour that only it can dial may take so long to come back before it is a suspect."""
-
 _LEAVE_GRACE_S = 5.0
 """A node that has left closes its connections itself; this is for one that did not get that far."""
 
@@ -77,10 +75,7 @@ class Overlay:
         self._remembered: dict[NodeId, tuple[str, ...]] = {}
         # Refused or did not reply: not asked again until then.
         self._avoided: dict[NodeId, float] = {}
-        # Neighbours whose connection broke, until it is known whether they are gone.
-        self._lost: dict[NodeId, float] = {}
-        # Accused once because they could not be dialed; not again before they were connected or moved.
-        self._accused: dict[NodeId, None] = {}
+        self._losses = Losses(table, self._targets, config, rng)
         self._leaving: dict[NodeId, float] = {}
         self._client_links: dict[NodeId, None] = {}
         self._fill_at = math.inf
@@ -117,7 +112,7 @@ class Overlay:
         self._is_stopped = True
         self._seeds = Seeds(self._config, self._rng)
         self._retries.clear()
-        self._lost.clear()
+        self._losses.clear()
         self._fill_at = self._rotate_at = math.inf
 
     def connected(self, event: ConnectionOpened, now: float, outputs: list[Output]) -> None:
@@ -134,8 +129,7 @@ class Overlay:
         if event.is_dialer:
             self._seeds.found(event.address, node)
         self._retries.forget(node)
-        self._lost.pop(node, None)
-        self._accused.pop(node, None)
+        self._losses.connected(node)
         if node in self.neighbors:
             if self._links.boot_of(node) == event.boot:
                 return
@@ -156,7 +150,7 @@ class Overlay:
         was_asked = node in self._links.asked
         was_neighbor = self._down(node, now, outputs, is_lost=not is_clean)
         if was_neighbor and not is_clean and not self._is_stopped:
-            self._lose(node, now)
+            self._losses.lose(node, now)
         if was_neighbor or was_asked:
             self._fill_soon(now)
 
@@ -203,7 +197,7 @@ class Overlay:
         if node == self._me:
             return
         if change.has_moved:
-            self._accused.pop(node, None)
+            self._losses.moved(node)
             self._avoided.pop(node, None)
             self._retries.forget(node)
         match change.after:
@@ -226,7 +220,7 @@ class Overlay:
                 if change.before is State.FAILED:
                     self._retries.forget(node)
                     if not self._connections.is_connected(node):
-                        self._accused[node] = None
+                        self._losses.refuted(node)
                 self._fill_soon(now)
 
     def want_contact(self, node: NodeId, now: float, outputs: list[Output]) -> bool:
@@ -258,7 +252,7 @@ class Overlay:
             self._links.next_timer(),
             self._contacts.next_timer(),
             self._dials.next_timer(),
-            min(self._lost.values(), default=math.inf),
+            self._losses.next_timer(),
             min(self._leaving.values(), default=math.inf),
         )
 
@@ -279,13 +273,9 @@ class Overlay:
             self._rotate(now, outputs)
 
     def _tick_departures(self, now: float, outputs: list[Output]) -> None:
-        for node in [node for node, due in self._lost.items() if due <= now]:
-            if self._dial(node, Purpose.LINK, now, outputs):
-                self._lost[node] = math.inf
-            else:
-                del self._lost[node]
-                if node in self._table:
-                    outputs.append(ProbeFailed(node))
+        for node in self._losses.due(now):
+            if not self._dial(node, Purpose.LINK, now, outputs) and self._losses.undialable(node):
+                outputs.append(ProbeFailed(node))
         for node in [node for node, due in self._leaving.items() if due <= now]:
             del self._leaving[node]
             self._contacts.remove(node)
@@ -321,8 +311,7 @@ class Overlay:
         """The member has failed or left."""
         self._down(node, now, outputs, is_lost=False)
         self._contacts.remove(node)
-        self._lost.pop(node, None)
-        self._accused.pop(node, None)
+        self._losses.forget(node)
         if not self._is_stopped:
             self._seeds.gone(node, now)
         self._fill_soon(now)
@@ -466,14 +455,6 @@ class Overlay:
             return False
         return entry.state is State.FAILED or self._lacking() > 0 or not self.neighbors
 
-    def _lose(self, node: NodeId, now: float) -> None:
-        """A neighbour's connection broke: dial it, or wait for it where only it can dial, before it is a suspect."""
-        entry = self._table.get(node)
-        if entry is not None and self._targets.can_dial(entry):
-            self._lost[node] = now + self._rng.uniform(0.0, self._config.redial_min_s)
-        else:
-            self._lost[node] = now + _LOST_GRACE_S
-
     def _give_up(self, attempt: Attempt, is_final: bool, now: float, outputs: list[Output]) -> None:
         """All addresses failed."""
         node = attempt.node
@@ -481,26 +462,9 @@ class Overlay:
         if node is None:
             self._seeds.failed(attempt.addresses[0], now, is_final=is_final)
             return
-        was_lost = self._lost.pop(node, None) is not None
         if self._is_stopped or self._connections.is_connected(node):
             return
         self._retries.failed(node, now, is_final=is_final)
-        if was_lost or (not is_final and self._is_suspicious(node)):
-            if self._dials.is_late(attempt, now):
-                return
-            self._accused[node] = None
+        is_late = self._dials.is_late(attempt, now)
+        if self._losses.unreached(node, is_final=is_final, is_late=is_late, is_isolated=not self.neighbors):
             outputs.append(ProbeFailed(node))
-
-    def _is_suspicious(self, node: NodeId) -> bool:
-        """A member all of whose neighbours failed with it is watched by nobody: who dials it in vain accuses it.
-
-        Once only, since it may be unreachable from here alone; and not without neighbours, when it is rather this node
-        that nobody can reach.
-        """
-        entry = self._table.get(node)
-        return (
-            entry is not None
-            and entry.state in (State.ALIVE, State.SUSPECT)
-            and bool(self.neighbors)
-            and node not in self._accused
-        )
