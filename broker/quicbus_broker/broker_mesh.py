@@ -16,15 +16,15 @@ from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.driver import MeshDriver
 from quicbus_broker.mesh.node_signing import NodeSigning
 from quicbus_broker.mesh.state import Mesh
+from quicbus_broker.mesh_port import MeshPort
 from quicbus_broker.mesh_sight import MeshSight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quicbus.transport.endpoint import Endpoint
-    from quicbus.wire.bundles import BundleBatch
     from quicbus_broker.edge import Edge
-    from quicbus_broker.mesh.outputs import Deliver, MemberChanged, NodeId
+    from quicbus_broker.mesh.outputs import MemberChanged
     from quicbus_broker.mesh.views import MeshStatistics
     from quicbus_broker.node import NodeIdentity
     from quicbus_broker.settings import BrokerSettings
@@ -69,6 +69,8 @@ class BrokerMesh:
             clock=clock,
             dial_timeout_s=config.dial_timeout_s,
         )
+        port = self.driver.receiver = MeshPort(self.driver, edge.exchange, clock)
+        edge.exchange.join(port)
         self.sight = MeshSight(self.mesh, members_changed=edge.members_changed, want_turn=self._want_look)
         edge.mesh = self.sight
         self._joining: Joining | None = None
@@ -80,6 +82,11 @@ class BrokerMesh:
         self._joining = Joining(self._settings, self._identity, self.driver, endpoint, self._clock)
         self._joining.start()
         self.sight.look()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node says that it may be dialed, `HOST:PORT`, best first."""
+        return () if self._joining is None else self._joining.addresses
 
     async def run(self) -> None:
         """Keep it going, until cancelled; raises what went wrong in here."""
@@ -111,18 +118,6 @@ class BrokerMesh:
         self.sight.close()
 
     # --- DriverEvents: what comes out of the mesh ---------------------------------------------------------------------
-
-    def deliver(self, deliver: Deliver) -> bool:
-        return True
-
-    def returned(self, node: NodeId, batch: BundleBatch) -> None:
-        pass
-
-    def pause_changed(self, node: NodeId, filter: str, is_paused: bool) -> None:
-        pass
-
-    def congestion_changed(self, is_congested: bool) -> None:
-        self._log.info("= a way to a neighbour is %s", "full" if is_congested else "free again")
 
     def spread_reached(self, version: int) -> None:
         self._want_look()

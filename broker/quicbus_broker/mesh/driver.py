@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from quicbus.identity import ProofRefused
 from quicbus.logs import logger_for
@@ -45,73 +45,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from quicbus.identity import Credential
-    from quicbus.transport.connection import Address, Connection
-    from quicbus.transport.control import ControlStream
+    from quicbus.transport.connection import Address
     from quicbus.transport.endpoint import Endpoint
     from quicbus.transport.engine import Terminated
-    from quicbus.wire.bundles import Bundle, BundleBatch
-    from quicbus.wire.frames import Frame, FrameParser
+    from quicbus.wire.bundles import Bundle
+    from quicbus.wire.frames import Frame
     from quicbus_broker.mesh.attempts import Attempts
     from quicbus_broker.mesh.link_dialer import LinkDialer
     from quicbus_broker.mesh.outputs import DialFailed, MeshInput, MeshOutput, NodeId
+    from quicbus_broker.mesh.ports import Arrival, DriverEvents, Receiver
     from quicbus_broker.mesh.state import Mesh
 
-__all__ = ["Arrival", "DriverEvents", "MeshDriver"]
+__all__ = ["MeshDriver"]
 
 LEAVE_TIMEOUT_S = 1.0
 """How long neighbours have to close by themselves, once they know that this node leaves."""
 TIMER_GRANULARITY_S = 0.001
 
 
-class Arrival(Protocol):
-    """A connection that the edge hands over, `quicbus_broker.edge.nodes.NodeArrival`."""
-
-    @property
-    def connection(self) -> Connection: ...
-    @property
-    def node(self) -> bytes: ...
-    @property
-    def boot(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def control(self) -> ControlStream: ...
-    @property
-    def frames(self) -> FrameParser: ...
-    @property
-    def control_id(self) -> int: ...
-    @property
-    def on_proof(self) -> Callable[[Frame], None]: ...
-
-
-class DriverEvents(Protocol):
-    """What the driver tells the rest of the broker. Nothing of it waits or raises."""
-
-    def deliver(self, deliver: Deliver) -> bool:
-        """Route a batch of another node; False where it is for a group that has no member here."""
-        ...
-
-    def returned(self, node: NodeId, batch: BundleBatch) -> None:
-        """A share of a group came back from a node that has no member of it any more."""
-        ...
-
-    def pause_changed(self, node: NodeId, filter: str, is_paused: bool) -> None: ...
-
-    def congestion_changed(self, is_congested: bool) -> None:
-        """Hold the publishers to filters that block, or let them go: the way to a neighbour is full."""
-        ...
-
-    def spread_reached(self, version: int) -> None: ...
-
-    def member_changed(self, change: MemberChanged) -> None: ...
-
-    def superseded(self, boot: int, addresses: tuple[str, ...]) -> None:
-        """Another process with this node's key was started later: this one must stop."""
-        ...
-
-
 class MeshDriver:
-    """Make it, hand it to the edge as its `Nodes`, `start` it, and keep `run` running; `leave` ends it."""
+    """The edge's `Nodes`. Set `receiver`, `start` it and keep `run` running; `leave` ends it."""
+
+    receiver: Receiver
 
     def __init__(
         self,
@@ -220,6 +175,9 @@ class MeshDriver:
         """The connections with other nodes that are open."""
         return self._links.values()
 
+    def is_connected(self, node: NodeId) -> bool:
+        return node in self._in_use
+
     def perform(self, outputs: list[MeshOutput]) -> None:
         """Do what a call to the machine returned; what it gathered leaves at the end of this turn."""
         self._run(outputs)
@@ -319,7 +277,7 @@ class MeshDriver:
         else:
             self._congested.pop(link, None)
         if bool(self._congested) != was_congested:
-            self._events.congestion_changed(not was_congested)
+            self.receiver.congestion_changed(not was_congested)
 
     def violated(self, link: Link, code: CloseCode, reason: str) -> None:
         self.violations += 1
@@ -439,14 +397,14 @@ class MeshDriver:
             link.close(output.code, output.reason)
 
     def _deliver(self, output: Deliver) -> None:
-        if not self._events.deliver(output):
+        if not self.receiver.deliver(output):
             self._run(self.mesh.give_back(output.origin, output.batch, self._clock()))
 
     def _returned(self, output: Returned) -> None:
-        self._events.returned(output.node, output.batch)
+        self.receiver.returned(output.node, output.batch)
 
     def _pause_changed(self, output: PauseChanged) -> None:
-        self._events.pause_changed(output.node, output.filter, output.is_paused)
+        self.receiver.pause_changed(output.node, output.filter, output.is_paused)
 
     def _spread_reached(self, output: SpreadReached) -> None:
         self._events.spread_reached(output.version)

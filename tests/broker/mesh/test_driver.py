@@ -106,7 +106,7 @@ class FakeMesh:
 
 
 class Told:
-    """DriverEvents."""
+    """DriverEvents and Receiver."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -153,6 +153,7 @@ class Node:
             clock=clock,
             dial_timeout_s=0.05,
         )
+        self.driver.receiver = self.told
         exchange = Exchange(Router(block_timeout_s=30.0), origin=self.mesh.me, boot=boot, clock=clock)
         self.edge = Edge(exchange, EdgeLimits())
         self.admission = self.edge.admission(Verifier(authority().certificate_pem, authority().mesh))
@@ -279,7 +280,7 @@ async def test_several_addresses_of_a_name_count_as_several(network: Network) ->
         perform(oslo, Dial("seeds:1", None))
         await settled()
 
-        assert [(event.node, event.address) for event in oslo.mesh.events] == [
+        assert [(event.node, event.address) for event in oslo.mesh.of(ConnectionOpened)] == [
             (tokyo.mesh.me, "seeds:1"),
             (lima.mesh.me, "seeds:1"),
         ]
