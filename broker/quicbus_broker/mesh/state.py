@@ -113,7 +113,9 @@ class Mesh:
         self._interest = InterestTable(me, signing, self._table, interest)
         self._discovery = Discovery(me, self._table, self._membership, config, rng, self._interest_since)
         self._forwarding = Forwarding(me, self._table, self._interest, config, rng, self._detector.rtt_s)
-        ways = Ways(self._connections.is_connected, self._overlay.want_contact, self._overlay.touch)
+        ways = Ways(
+            self._connections.is_connected, self._overlay.want_contact, self._overlay.touch, lambda: self.neighbors
+        )
         self._traffic = Traffic(me, boot, self._table, ways, signing, config, rng)
         self._offences: Counter[NodeId] = Counter()
         self._refused: Counter[str] = Counter()

@@ -34,7 +34,7 @@ from quicbus_broker.mesh.waiting import Waiting
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from quicbus.wire.node_frames import Skipped
     from quicbus_broker.mesh.config import MeshConfig
@@ -72,6 +72,7 @@ class Ways:
     """Dial a node; False where that is impossible."""
     touch: Callable[[NodeId, float], None]
     """A connection is being used."""
+    neighbors: Callable[[], Sequence[NodeId]] = tuple
 
 
 class Traffic:
@@ -100,6 +101,8 @@ class Traffic:
         self._signing = signing
         self._config = config
         self._waiting = Waiting(config.dial_timeout_s)
+        self._broadcasts = 0
+        """Numbered without holes: what is missing of them is noticed."""
         self._number = 0
         self._gathered: list[BundleBatch] = []
         self._gathered_size = 0
@@ -139,8 +142,9 @@ class Traffic:
             return
         batches, self._gathered = tuple(self._gathered), []
         self._gathered_size = 0
-        self._number += 1
-        bundle = Bundle(KIND_BROADCAST, self._me, self._boot, self._number, EVERYONE, 0, batches, self._config.max_hops)
+        self._broadcasts += 1
+        number = self._broadcasts
+        bundle = Bundle(KIND_BROADCAST, self._me, self._boot, number, EVERYONE, 0, batches, self._config.max_hops)
         signed = encode_bundle(bundle)
         bundle = _sealed(bundle, signed, self._signing.sign_bundle(signed))
         self.broadcast.publish(bundle, now, outputs)
@@ -231,11 +235,21 @@ class Traffic:
         entry = self._table.get(node)
         ways = (node, *entry.record.via) if entry is not None else (node,)
         if node not in self._waiting and not any(self._ways.want_contact(way, now, outputs) for way in ways):
-            self._waiting.skip(node, bundle)
-            self._drop("unreachable", *(batch.body for batch in bundle.batches))
+            if not self._relay(bundle, self._helpers(node), outputs):
+                self._waiting.skip(node, bundle)
+                self._drop("unreachable", *(batch.body for batch in bundle.batches))
             return
         for dropped in self._waiting.put(node, bundle, now):
             self._drop("unreachable", *(batch.body for batch in dropped.batches))
+
+    def _helpers(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Return a neighbour that may reach a node that this one cannot dial: always the same, while they are."""
+        neighbors = [each for each in self._ways.neighbors() if self._can_dial(each)]
+        return (neighbors[crc32(node) % len(neighbors)],) if neighbors else ()
+
+    def _can_dial(self, node: NodeId) -> bool:
+        entry = self._table.get(node)
+        return entry is not None and entry.record.mode != "server"
 
     # --- connections ---
 
@@ -308,11 +322,15 @@ class Traffic:
             outputs.append(Misbehaved(node, "a forged relay"))
         elif bundle.target == self._me:
             self._take_direct(bundle, _RELAY_HOPS - bundle.hops + 1, now, outputs)
-        elif not bundle.hops or not self._ways.is_connected(bundle.target):
-            self._drop("no_route", *(batch.body for batch in bundle.batches))
-        else:
+        elif bundle.hops and self._ways.is_connected(bundle.target):
             self.relayed += 1
             outputs.append(SendBundle(bundle.target, _passed_on(bundle)))
+        elif bundle.hops and self._ways.want_contact(bundle.target, now, outputs):
+            self.relayed += 1
+            for dropped in self._waiting.put(bundle.target, _passed_on(bundle), now):
+                self._drop("unreachable", *(batch.body for batch in dropped.batches))
+        else:
+            self._drop("no_route", *(batch.body for batch in bundle.batches))
 
     def _take_direct(self, bundle: Bundle, hops: int, now: float, outputs: list[Output]) -> None:
         if bundle.target_boot != self._boot:

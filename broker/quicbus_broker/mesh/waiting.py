@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quicbus.wire.bundles import KIND_RELAY
 from quicbus.wire.node_frames import Skipped
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Waiting:
         self._skips.pop(node, None)
 
     def skip(self, node: NodeId, bundle: Bundle) -> None:
-        """Remember the numbers of a bundle that will not be sent."""
+        """Remember the numbers of a bundle that will not be sent; another origin's are not this node's to tell."""
+        if bundle.kind == KIND_RELAY:
+            return
         skips = self._skips.setdefault(node, [])
         for batch in bundle.batches:
             last = next((each for each in reversed(skips) if each.lane == batch.lane), None)

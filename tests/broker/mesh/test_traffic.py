@@ -38,7 +38,8 @@ class World:
         membership.start("me", 10, "hybrid", (), 0.0, [])
         records = (sealed(NODE, boot=20, via=(VIA,), mode="client"), sealed(VIA, boot=30))
         membership.take(records, (), VIA, 0.0, [])
-        ways = Ways(self.connected.__contains__, self._want, lambda node, now: None)
+        self.neighbors: list[bytes] = []
+        ways = Ways(self.connected.__contains__, self._want, lambda node, now: None, lambda: self.neighbors)
         self.traffic = Traffic(ME, 10, self.table, ways, self.signing, config, rng)
 
     def _want(self, node: bytes, now: float, outputs: list[Output]) -> bool:
@@ -176,6 +177,50 @@ def test_a_relay_for_another_node_is_passed_on_once_and_only_over_a_connection()
     assert isinstance(output, SendBundle)
     assert (output.node, output.bundle.hops, output.bundle.signed) == (NODE, 0, relay.signed)
     assert world.take(VIA, replace(relay, hops=0)) == []
+
+
+def test_where_this_node_can_dial_nobody_a_neighbor_passes_it_on() -> None:
+    world = World()
+    world.connected[VIA] = None
+    world.neighbors = [VIA]
+    Membership(ME, world.table, world.signing, MeshConfig(), random.Random(1)).take(
+        (sealed(STRANGER, boot=40, mode="server"),), (), VIA, 0.0, []
+    )
+    (output,) = world.publish(1, node=STRANGER)
+    assert isinstance(output, SendBundle)
+    assert (output.node, output.bundle.kind, output.bundle.target) == (VIA, KIND_RELAY, STRANGER)
+
+
+def test_who_passes_on_dials_the_target_and_tells_it_nothing_of_numbers_that_are_not_its_own() -> None:
+    world = World()
+    relay = direct(origin=VIA, target=NODE, boot=20, kind=KIND_RELAY, hops=1)
+    world.dialable[NODE] = None
+    assert world.take(VIA, relay) == []
+    outputs: list[Output] = []
+    world.traffic.connected(NODE, 1.0, outputs)
+    (output,) = outputs
+    assert isinstance(output, SendBundle)
+    assert (output.node, output.bundle.hops, output.bundle.signed) == (NODE, 0, relay.signed)
+    assert world.take(VIA, relay) == []
+    world.traffic.unreachable(NODE)
+    outputs = []
+    world.traffic.connected(NODE, 9.0, outputs)
+    assert outputs == []
+    assert world.traffic.dropped["unreachable"] == 2
+
+
+def test_broadcasts_are_numbered_without_holes_whatever_goes_directly_in_between() -> None:
+    world = World()
+    world.connected[NODE] = None
+    world.traffic.broadcast.neighbor_up(NODE)
+    numbers = []
+    for number in range(1, 4):
+        world.publish(2 * number)
+        outputs: list[Output] = []
+        world.traffic.publish(Publication(2 * number + 1, "alice", b"a", BODY, MeshPlan(is_broadcast=True)), 0.0, [])
+        world.traffic.seal(0.0, outputs)
+        numbers += [each.bundle.number for each in outputs if isinstance(each, SendBundle)]
+    assert numbers == [1, 2, 3]
 
 
 def test_a_share_comes_back_to_its_origin() -> None:
