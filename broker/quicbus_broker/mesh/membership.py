@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quicbus.wire.node_frames import Claim, MemberRecord, Update
-from quicbus_broker.mesh.outputs import MemberChanged, Misbehaved, NewsLearned, SendFrame, State, Superseded
+from quicbus_broker.mesh.outputs import (
+    MemberChanged,
+    MemberForgotten,
+    Misbehaved,
+    NewsLearned,
+    SendFrame,
+    State,
+    Superseded,
+)
 from quicbus_broker.mesh.own_record import OwnRecord
 from quicbus_broker.mesh.signing import Forged
 from quicbus_broker.mesh.standings import Standings
@@ -114,7 +122,8 @@ class Membership:
 
     def _own_changed(self, outputs: list[Output]) -> None:
         record = self._own.record
-        self._table.put(Entry(record, self._own.signed, State.LEFT if record.left else State.ALIVE))
+        state = State.LEFT if record.left else State.ALIVE
+        self._table.put(self._table.entry(record, self._own.signed, state))
         outputs.append(NewsLearned(None, records=(self._own.signed,)))
 
     def _refute(self, incarnation: int, source: NodeId | None, outputs: list[Output]) -> None:
@@ -191,10 +200,10 @@ class Membership:
             return False
         changes.setdefault(record.node, entry)
         if record.left:
-            self._table.put(Entry(record, signed, State.LEFT))
+            self._table.put(self._table.entry(record, signed, State.LEFT))
             self._standings.gone(record.node, State.LEFT, now)
         else:
-            self._table.put(Entry(record, signed, State.ALIVE))
+            self._table.put(self._table.entry(record, signed, State.ALIVE))
             self._standings.cleared(record.node)
         return True
 
@@ -317,6 +326,7 @@ class Membership:
             else:
                 self._table.remove(node)
                 self._standings.cleared(node)
+                outputs.append(MemberForgotten(node))
         self._tell(None, (), claims, changes, outputs)
 
     # --- helpers ---

@@ -26,6 +26,7 @@ __all__ = [
     "FrameArrived",
     "Internal",
     "MemberChanged",
+    "MemberForgotten",
     "MeshInput",
     "MeshOutput",
     "Misbehaved",
@@ -257,6 +258,13 @@ class NewsLearned:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberForgotten:
+    """It failed or left long ago and is no member any more: whatever is kept about it can go."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class Misbehaved:
     """A peer sent something that no honest one sends; `why` for the counter and the log."""
 
@@ -264,7 +272,7 @@ class Misbehaved:
     why: str
 
 
-Internal = NeighborUp | NeighborDown | ProbeFailed | ProbeAnswered | NewsLearned | Misbehaved
+Internal = NeighborUp | NeighborDown | ProbeFailed | ProbeAnswered | NewsLearned | MemberForgotten | Misbehaved
 MeshOutput = (
     SendFrame
     | SendBundle

@@ -80,7 +80,7 @@ class Entry:
 class TableBase:
     """A start that many tables share: all members alive."""
 
-    __slots__ = ("digests", "entries", "index", "interest", "order")
+    __slots__ = ("_later", "digests", "entries", "index", "interest", "order")
 
     def __init__(self, entries: Sequence[Entry], interest: Mapping[NodeId, tuple[int, int]]) -> None:
         self.entries = sorted(entries, key=lambda entry: entry.record.node)
@@ -89,6 +89,7 @@ class TableBase:
         self.interest = dict(interest)
         """Boot and version of the interest of each member, as far as the tables begin with it."""
         assert len(self.index) == len(self.entries), "two records of one member"
+        self._later: dict[bytes, Entry] = {}
         self.digests = [0] * BUCKETS
         for entry in self.entries:
             self.digests[entry.record.node[0] >> _BUCKET_SHIFT] ^= entry.hash ^ _interest_part(
@@ -101,6 +102,15 @@ class TableBase:
     ) -> TableBase:
         """Make a start of these records; raises `Forged`. `interest`: boot and version that each table knows."""
         return cls([Entry(signing.open_record(signed), signed, State.ALIVE) for signed in members], interest or {})
+
+    def entry(self, record: MemberRecord, signed: Signed, state: State) -> Entry:
+        """Return an entry for a later record: tables that learn of the same share it too."""
+        entry = self._later.get(signed.payload)
+        if entry is None:
+            if len(self._later) > len(self.entries):
+                self._later.clear()
+            entry = self._later[signed.payload] = Entry(record, signed, state)
+        return entry if entry.state is state else entry.as_state(state)
 
 
 _EMPTY = TableBase((), {})
@@ -175,6 +185,12 @@ class MemberTable:
             if entry is not None and accept(entry):
                 return entry.record.node
         return None
+
+    def entry(self, record: MemberRecord, signed: Signed, state: State) -> Entry:
+        """Make an entry to `put`."""
+        if not self._base.entries:
+            return Entry(record, signed, state)
+        return self._base.entry(record, signed, state)
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

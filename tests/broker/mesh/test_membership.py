@@ -13,6 +13,7 @@ from quicbus_broker.mesh.config import MeshConfig, suspicion_timeout_s
 from quicbus_broker.mesh.membership import MAX_ADDRESSES, Membership
 from quicbus_broker.mesh.outputs import (
     MemberChanged,
+    MemberForgotten,
     Misbehaved,
     NewsLearned,
     Output,
@@ -421,7 +422,7 @@ def test_who_is_gone_for_long_is_forgotten(gone: Signed | Claim, retention: floa
     start = node.now
     assert node.tick_at(start + retention - 1) == []
     assert len(node.table) == 2
-    assert node.tick_at(start + retention + 0.2) == []
+    assert node.tick_at(start + retention + 0.2) == [MemberForgotten(A)]
     assert len(node.table) == 1
     assert node.membership.next_timer() == math.inf
 

@@ -74,6 +74,15 @@ def test_tables_on_one_base_do_not_see_each_others_changes() -> None:
     assert list(one.states()).count(State.FAILED) == 1
 
 
+def test_tables_on_one_base_share_what_they_learn_later() -> None:
+    base = TableBase.of([sealed(node) for node in NODES], SIGNING)
+    signed = sealed(A, incarnation=2)
+    record = SIGNING.open_record(signed)
+    one, other = (MemberTable(base).entry(record, signed, State.ALIVE) for _ in range(2))
+    assert one is other
+    assert MemberTable(base).entry(record, signed, State.FAILED) is one.as_state(State.FAILED)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_digest_depends_on_what_is_known_and_not_on_the_way_there(seed: int) -> None:
     rng = random.Random(seed)
