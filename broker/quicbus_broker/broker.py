@@ -24,6 +24,7 @@ from quicbus.wire.frames import PROTOCOL_VERSION
 from quicbus_broker.broker_mesh import BrokerMesh
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
 from quicbus_broker.in_process import InProcessListener
+from quicbus_broker.lan import check_extra
 from quicbus_broker.node import NodeIdentity
 from quicbus_broker.routing import Router, RoutingBooks
 from quicbus_broker.settings import BrokerSettings, parse_listen
@@ -90,6 +91,11 @@ class Broker:
         return self._opened_identity.credential.node_id
 
     @property
+    def name(self) -> str:
+        """This node's name, as its certificate has it."""
+        return self._opened_identity.credential.name
+
+    @property
     def mesh(self) -> str:
         """The id of the mesh, 32 hex digits."""
         return self._opened_identity.credential.mesh
@@ -112,6 +118,11 @@ class Broker:
     def address(self) -> Address:
         """IP address and UDP port that it listens on."""
         return self._opened_endpoint.address
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """Where it says that other nodes and clients reach it, `HOST:PORT`, best first; none in mode `client`."""
+        return self._opened_mesh.addresses
 
     @property
     def url(self) -> str:
@@ -204,6 +215,8 @@ class Broker:
     async def _open(self) -> None:
         settings = self.settings
         engine = engine_named(settings.engine)
+        if settings.discover:
+            check_extra()
         identity = self._identity = NodeIdentity(settings)
         self._resources.callback(identity.close)
         self._log = logger_for("quicbus_broker", node=identity.credential.node_id.hex())
@@ -231,6 +244,8 @@ class Broker:
         mesh.start(self._endpoint)
         await self._open_bus(edge, identity)
         self._log.info("= listening on %s with %s", self.url, engine.name)
+        for doubt in settings.doubts:
+            self._log.warning("= %s", doubt)
 
     async def _open_bus(self, edge: Edge, identity: NodeIdentity) -> None:
         name = identity.credential.name

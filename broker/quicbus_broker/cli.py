@@ -122,14 +122,21 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
 def _print_ready(node: Broker, *, as_json: bool) -> None:
     if as_json:
         _print_json(
-            event="ready", url=node.url, node=node.node_id.hex(), mode=node.settings.mode, seeds=node.settings.seed
+            event="ready",
+            url=node.url,
+            node=node.node_id.hex(),
+            name=node.name,
+            mode=node.settings.mode,
+            advertised=node.advertised,
+            seeds=node.settings.seed,
         )
         return
     rows = {
         "url": node.url,
-        "node": node.node_id.hex(),
+        "node": f"{node.name} ({node.node_id.hex()})",
         "mesh": node.mesh,
         "mode": node.settings.mode,
+        "advertised": ", ".join(node.advertised) or "nothing: this node only dials",
         "seeds": ", ".join(node.settings.seed) or "none",
         "engine": node.engine,
         "data folder": node.data_dir,

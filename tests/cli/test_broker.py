@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 def test_first_line_of_stdout_says_ready(broker: BrokerProcess) -> None:
     first = json.loads(broker.stdout_lines[0])
-    assert {"event", "url", "node", "mode", "seeds"} <= set(first)
+    assert set(first) == {"event", "url", "node", "name", "mode", "advertised", "seeds"}
     assert first["event"] == "ready"
     assert first["url"].startswith("quic://127.0.0.1:")
     assert len(bytes.fromhex(first["node"])) == 16
     assert (first["mode"], first["seeds"]) == ("hybrid", [])
+    assert first["advertised"] == [first["url"].removeprefix("quic://")]
 
 
 @pytest.mark.parametrize("end", ["interrupt", "terminate"])
