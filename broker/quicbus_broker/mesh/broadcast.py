@@ -31,8 +31,6 @@ __all__ = ["Broadcast", "BroadcastCounters"]
 EAGER_AT_FIRST = 4
 """A new link is eager where a node has fewer eager ones than this. All of them would be pruned again, one duplicate
 each: the first broadcast alone would come over every link."""
-USEFUL_S = 1.0
-PRUNE_P = 0.2
 PRUNE_REPEAT_S = 1.0
 """A lazy link that still pushes is pruned again so often: Prune and Graft may cross."""
 MAX_COPIES = 4
@@ -88,7 +86,6 @@ class Broadcast:
         self._rng = rng
         self._eager: dict[NodeId, None] = {}
         self._lazy: dict[NodeId, float] = {}
-        self._useful: dict[NodeId, float] = {}
         """With the time at which it was pruned last."""
         self._seen: dict[NodeId, SeenWindow] = {}
         self._announce: dict[BundleId, tuple[NodeId, ...]] = {}
@@ -157,7 +154,6 @@ class Broadcast:
             self.counters.repaired += 1
         self.store.put(id, bundle, node, now)
         self._make_eager(node)
-        self._useful[node] = now
         self._pass_on(node, bundle, missing, now, outputs)
         return True
 
@@ -181,7 +177,9 @@ class Broadcast:
             return True
         if bundle.boot < window.boot:
             self.counters.dropped["old_boot"] += 1
-            if now - window.since > self._config.retention_s:
+            if window.since is None:
+                window.since = now
+            elif now - window.since > self._config.retention_s:
                 outputs.append(Misbehaved(node, "replayed a bundle of an old boot"))
             return False
         if bundle.number in window:
@@ -203,8 +201,6 @@ class Broadcast:
         if copies > MAX_COPIES:
             outputs.append(Misbehaved(node, "replayed a bundle"))
         self._note_holder(stored.bundle.id, node)
-        if now - self._useful.get(node, -math.inf) < USEFUL_S and self._rng.random() > PRUNE_P:
-            return
         self._prune(node, now, outputs)
 
     def _prune(self, node: NodeId, now: float, outputs: list[Output]) -> None:
@@ -398,7 +394,7 @@ class Broadcast:
         """Take nothing of an origin at or below this number: it was broadcast before this node joined."""
         window = self._seen.get(origin)
         if window is None or window.boot < boot:
-            self._seen[origin] = SeenWindow(boot, bundle, 0.0)
+            self._seen[origin] = SeenWindow(boot, bundle, None)
         elif window.boot == boot:
             window.raise_to(bundle)
 

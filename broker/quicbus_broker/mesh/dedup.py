@@ -13,11 +13,11 @@ class SeenWindow:
 
     __slots__ = ("_above", "boot", "contiguous", "since")
 
-    def __init__(self, boot: int, contiguous: int, since: float) -> None:
+    def __init__(self, boot: int, contiguous: int, since: float | None) -> None:
         self.boot = boot
         self.contiguous = contiguous
         self.since = since
-        """When this boot was first heard of."""
+        """When this boot was first heard of; `None`: not known."""
         self._above: dict[int, None] | None = None
 
     @property

@@ -228,6 +228,7 @@ class Sequencer:
         if sequence in lane.held:
             self.counters.dropped["duplicate"] += _messages(held.batch)
             return
+        origin.set_next(key, origin.next_of(key))
         lane.held[sequence] = held
         self.held_size += held.size
         self._advance(origin, key[1], now, outputs)
