@@ -45,6 +45,7 @@ from quicbus_broker.mesh.outputs import (
     FrameArrived,
     Internal,
     MemberChanged,
+    MemberForgotten,
     Misbehaved,
     NeighborDown,
     NeighborUp,
@@ -105,7 +106,9 @@ class Mesh:
         self.mode = mode
         self._table = MemberTable(base)
         self._connections = Connections(me)
-        self._membership = Membership(me, self._table, signing, config, rng)
+        self._membership = Membership(
+            me, self._table, signing, config, rng, is_connected=self._connections.is_connected
+        )
         self._gossip = Gossip()
         self._overlay = Overlay(me, mode, self._table, self._connections, config, rng)
         self._detector = Detector(me, config, rng, self._connections.is_connected)
@@ -326,6 +329,7 @@ class Mesh:
 
     def _on_opened(self, event: ConnectionOpened, now: float, outputs: list[Output]) -> None:
         node = event.node
+        self._tell_of_later_boot(event, outputs)
         is_new = self._connections.opened(event, now, outputs)
         self._membership.connected(node, event.boot, now, outputs)
         self._overlay.connected(event, now, outputs)
@@ -334,6 +338,14 @@ class Mesh:
         self._discovery.connected(node, now, outputs)
         self._traffic.connected(node, now, outputs)
         self._pauses.connected(node, outputs)
+
+    def _tell_of_later_boot(self, event: ConnectionOpened, outputs: list[Output]) -> None:
+        """Where a later boot of the node is connected, show the earlier one its record: it must stop."""
+        boot, entry = self._connections.boot_of(event.node), self._table.get(event.node)
+        if boot is not None and entry is not None and event.boot < boot == entry.record.boot:
+            outputs.append(UseConnection(event.node, event.connection))
+            outputs.append(SendFrame(event.node, Update(records=(entry.signed,))))
+            outputs.append(UseConnection(event.node, self._connections.in_use(event.node)))
 
     def _on_closed(self, event: ConnectionClosed, now: float, outputs: list[Output]) -> None:
         node, was_last = self._connections.closed(event.connection, outputs)
@@ -387,7 +399,10 @@ class Mesh:
             handler(node, frame, now, outputs)
 
     def _on_update(self, node: NodeId, frame: Update, now: float, outputs: list[Output]) -> None:
+        refutations = self._membership.refutations
         self._membership.take(frame.records, frame.claims, node, now, outputs)
+        if self._membership.refutations > refutations:
+            self._detector.refuted()
         if frame.interest:
             self._interest.take(frame.interest, node, now, outputs)
 
@@ -450,6 +465,9 @@ class Mesh:
                 self._membership.suspect(node, now, outputs)
             case ProbeAnswered(node=node):
                 self._membership.alive_seen(node, now, outputs)
+            case MemberForgotten(node=node):
+                self._interest.forget(node)
+                self._traffic.forget(node)
             case Misbehaved(node=node, why=why):
                 self._on_misbehaved(node, why, outputs)
 

@@ -272,6 +272,13 @@ class Traffic:
         for dropped in self._waiting.give_up(node):
             self._drop("unreachable", *(batch.body for batch in dropped.batches))
 
+    def forget(self, node: NodeId) -> None:
+        """The node is no longer a member."""
+        self._waiting.forget(node)
+        self.broadcast.forget(node)
+        self.sequencer.forget(node)
+        self.numbering.forget(node)
+
     def member_gone(self, node: NodeId) -> None:
         self._waiting.forget(node)
 
