@@ -45,6 +45,8 @@ class Connections:
         # The first is in use, the others linger.
         self._of_node: dict[NodeId, list[int]] = {}
         self._lingering: dict[int, float] = {}
+        # Of an earlier boot of a node that is connected with a later one: nothing is taken from these.
+        self._outdated: dict[int, float] = {}
 
     def opened(self, event: ConnectionOpened, now: float, outputs: list[Output]) -> bool:
         """Take a new connection; return whether this process of the node was not connected before.
@@ -58,8 +60,8 @@ class Connections:
         if others:
             boot = self._connections[others[0]].boot
             if event.boot < boot:
-                reason = "a later boot of this node is connected"
-                outputs.append(CloseConnection(event.connection, CloseCode.REPLACED, reason))
+                # Not at once, so that it can be told of the later one.
+                self._outdated[event.connection] = now + LINGER_S
                 return False
             if event.boot > boot:
                 self._forget(event.node, CloseCode.REPLACED, "the node was started again", outputs)
@@ -76,6 +78,7 @@ class Connections:
         """Return the node and whether that was its last connection; `None` for one that is not known (any more)."""
         known = self._connections.pop(connection, None)
         if known is None:
+            self._outdated.pop(connection, None)
             return None, False
         self._lingering.pop(connection, None)
         rest = self._of_node[known.node]
@@ -128,7 +131,9 @@ class Connections:
         return self._of_node
 
     def next_timer(self) -> float:
-        return min(self._lingering.values(), default=math.inf)
+        if not self._lingering and not self._outdated:
+            return math.inf
+        return min([*self._lingering.values(), *self._outdated.values()])
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         due = [connection for connection, until in self._lingering.items() if until <= now]
@@ -137,6 +142,10 @@ class Connections:
             outputs.append(CloseConnection(connection, CloseCode.REPLACED, reason))
             self._of_node[self._connections.pop(connection).node].remove(connection)
             del self._lingering[connection]
+        for connection in [connection for connection, until in self._outdated.items() if until <= now]:
+            del self._outdated[connection]
+            reason = "a later boot of this node is connected"
+            outputs.append(CloseConnection(connection, CloseCode.REPLACED, reason))
 
     def _choose(self, new: int, others: list[int], now: float, outputs: list[Output]) -> None:
         current = others[0]

@@ -153,6 +153,11 @@ class Overlay:
             self._losses.lose(node, now)
         if was_neighbor or was_asked:
             self._fill_soon(now)
+        if not self.neighbors and not self._is_stopped:
+            # It may have been the only way to the mesh, lost before it became a link.
+            self._seeds.gone(node, now)
+            if node in self._remembered and node not in self._table:
+                self._retries.failed(node, now)
 
     def dial_failed(self, event: DialFailed, now: float, outputs: list[Output]) -> None:
         attempt = self._dials.failed(event, now, outputs)

@@ -54,6 +54,7 @@ from quicbus_broker.mesh.outputs import (
     ProbeFailed,
     SendFrame,
     State,
+    UseConnection,
 )
 from quicbus_broker.mesh.overlay import Overlay
 from quicbus_broker.mesh.own_interest import OwnInterest

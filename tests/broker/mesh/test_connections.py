@@ -142,9 +142,13 @@ def test_older_boot_is_turned_away_while_a_later_one_is_connected() -> None:
     is_new, outputs = opened(connections, 2, HIGH, is_dialer=False, boot=1)
 
     assert not is_new
-    assert outputs == [CloseConnection(2, CloseCode.REPLACED, "a later boot of this node is connected")]
+    assert outputs == []
     assert connections.in_use(HIGH) == 1
     assert connections.node_of(2) is None
+
+    connections.tick(connections.next_timer(), outputs)
+    assert outputs == [CloseConnection(2, CloseCode.REPLACED, "a later boot of this node is connected")]
+    assert connections.next_timer() == math.inf
 
 
 def test_connection_to_oneself_is_closed() -> None:

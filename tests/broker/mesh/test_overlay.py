@@ -152,6 +152,16 @@ def test_isolated_node_tries_its_seeds_again() -> None:
     assert None in dials(node.run(50.0, 51.0))
 
 
+def test_only_way_to_the_mesh_that_is_lost_before_it_became_a_link_is_tried_again() -> None:
+    for seeds, remembered in (((address_of(A),), ()), ((), ((A, address_of(A)),))):
+        node = Node(ME)
+        node.overlay.start(seeds, remembered, 0.0, [])
+        node.opened(1, A, 0.1, is_dialer=True)
+        node.closed(1, 20.0)
+
+        assert dials(node.run(20.0, 25.0)), (seeds, remembered)
+
+
 def test_seed_whose_node_failed_is_looked_for_again() -> None:
     node = Node(ME)
     node.knows(A, B)

@@ -295,6 +295,19 @@ def test_a_restarted_node_is_the_same_member_with_a_new_boot() -> None:
     assert net.delivered(again) == [(machines[0].me, 1)]
 
 
+def test_an_older_boot_that_connects_is_shown_the_record_of_the_later_one() -> None:
+    net = Net()
+    machines = mesh_of(net, 2)
+    used = net._using[machines[0].me, machines[1].me]
+    record = next(each for each in machines[0].members() if each.node == machines[1].me)
+    outputs = machines[0].handle(ConnectionOpened(900, machines[1].me, record.boot - 1, False, "x:1"), net.now)
+    first, update, last = outputs[:3]
+    assert (first, last) == (UseConnection(machines[1].me, 900), UseConnection(machines[1].me, used))
+    assert isinstance(update, SendFrame)
+    assert isinstance(update.frame, Update)
+    assert len(update.frame.records) == 1
+
+
 def test_the_older_of_two_live_boots_is_told_to_stop() -> None:
     net = Net()
     machines = mesh_of(net, 2)
