@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from quicbus.exceptions import InvalidSetting
-from quicbus_broker import lan
+from quicbus_broker import Broker, BrokerSettings, lan
 from quicbus_broker.lan import SERVICE_TYPE, LanDiscovery, read_service
 from tests.multicast import multicast_on_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 MESH, OTHER_MESH = "ab" * 16, "cd" * 16
 ME, PEER = b"\x01" * 16, b"\x02" * 16
@@ -135,6 +136,15 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(InvalidSetting, match=r"discover: .*pip install 'quicbus\[lan\]'"):
         LanDiscovery(mesh=MESH, node=ME, name="n", bound=("127.0.0.1", 1), on_found=lambda *_: None)
+
+
+async def test_a_broker_without_the_extra_makes_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zeroconf.asyncio", None)
+
+    with pytest.raises(InvalidSetting, match=r"pip install 'quicbus\[lan\]'"):
+        async with Broker(BrokerSettings(discover=True, data_dir=data_dir, listen="127.0.0.1:0")):
+            pass
+    assert not data_dir.exists()  # noqa: ASYNC240 (nothing else runs)
 
 
 def test_a_node_of_this_mesh_is_read() -> None:
