@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from quicbus_broker.routing import Batch, Delivery, Output, Overflow, Released, Router
+from quicbus_broker.routing import Batch, Delivery, Held, Orphaned, Output, Overflow, Released, Router
 from tests.broker.batches import (
     Place,
     Reader,
@@ -231,11 +231,77 @@ def test_a_second_end_and_late_credit_change_nothing() -> None:
     assert one.books().dropped == {"unsubscribed": 4}
 
 
+def test_what_other_nodes_get_too_is_forwarded_and_never_unmatched() -> None:
+    one = router()
+    outputs: list[Output] = []
+
+    one.route(batch("t", numbered(0, 3)), one.plan(b"t"), 0.0, outputs, is_forwarded=True)
+
+    books = one.books()
+    assert (books.accepted, books.forwarded, books.unmatched, books.balance) == (3, 3, 0, 0)
+
+
+def test_what_arrives_from_another_node_reaches_no_group() -> None:
+    one = router()
+    plain = Reader(one, options=options())
+    worker = Reader(one, group="g", place=Place(), options=options())
+    outputs: list[Output] = []
+
+    one.route_arrived(batch("t", numbered(0, 3)), one.plan(b"t"), 0.0, outputs)
+
+    assert (plain.take(outputs), worker.take(outputs)) == (numbered(0, 3), [])
+    books = one.books()
+    assert (books.accepted, books.arrived, books.deliveries, books.balance) == (0, 3, 3, 0)
+
+
+def test_what_arrives_expired_is_dropped_for_each_and_told() -> None:
+    one = router()
+    reader = Reader(one, options=options())
+    outputs: list[Output] = []
+
+    one.route_arrived(batch("t", numbered(0, 3), expires_in=-1.0), one.plan(b"t"), 0.0, outputs)
+
+    assert told_drops(outputs) == [reader.subscription]
+    assert reader.subscription.dropped == one.books().dropped == {"expired": 3}
+
+
+def test_a_share_goes_to_its_group_alone_and_nowhere_without_members() -> None:
+    one = router()
+    Reader(one, options=options())
+    worker = Reader(one, group="g", place=Place(), options=options())
+    outputs: list[Output] = []
+    share = batch("t", numbered(0, 3))
+
+    assert not one.route_share(share, "other", "t", 0.0, outputs, has_arrived=True)
+    assert one.route_share(share, "g", "t", 0.0, outputs, has_arrived=True)
+
+    assert len(outputs) == 1
+    assert worker.take(outputs) == numbered(0, 3)
+    assert (one.books().arrived, one.books().deliveries) == (3, 3)
+
+
+def test_a_pause_holds_who_publishes_to_the_filter_after_it() -> None:
+    one, alice, bob = router(), Writer(), Writer()
+    one.pause("tokyo", "t/#")
+    outputs: list[Output] = []
+
+    for topic, writer in (("t/a", alice), ("x", bob)):
+        one.route(batch(topic, [b"1"], source=writer), one.plan(topic.encode()), 0.0, outputs, is_forwarded=True)
+
+    assert [type(output) for output in outputs] == [Held]
+    assert (one.is_held(alice), one.is_held(bob)) == (True, False)
+    one.resume("lima", "t/#", outputs)
+    assert one.is_held(alice)
+    one.resume("tokyo", "t/#", outputs)
+    assert released(outputs) == [alice]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_the_books_balance_after_every_operation(seed: int) -> None:
-    """Random publishers, subscribers of every policy, groups, credit, expiry, leaving: nothing is lost uncounted."""
+    """Random publishers here and elsewhere, policies, groups, credit, expiry, leaving: nothing is lost uncounted."""
     rng = random.Random(seed)
     one = router(block_timeout_s=5.0)
+    one.gives_back = seed % 2 == 0
     writers = [Writer() for _ in range(3)]
     live: list[Reader] = []
     gone: list[Reader] = []
@@ -243,9 +309,13 @@ def test_the_books_balance_after_every_operation(seed: int) -> None:
     for number in range(1, 250):
         now += rng.random()
         outputs: list[Output] = []
-        action = rng.randrange(10)
+        action = rng.randrange(12)
         if action < 2 or not live:
             live.append(_random_reader(one, rng, number))
+        elif action >= 10:
+            _arrive(one, _random_batch(rng, number, now, rng.choice(writers)), rng, now, outputs)
+            for reader in live:
+                reader.take(outputs)
         elif action < 6:
             outputs += route(one, _random_batch(rng, number, now, rng.choice(writers)), *live)
         elif action < 8:
@@ -258,11 +328,23 @@ def test_the_books_balance_after_every_operation(seed: int) -> None:
             leave(rng.choice(live).subscription, now, outputs)
             for reader in live:
                 reader.take(outputs)
+            for output in outputs:
+                if isinstance(output, Orphaned):
+                    one.settle_orphan(output, is_taken=rng.random() < 0.5)
         gone += [reader for reader in live if not reader.subscription.is_open]
         live = [reader for reader in live if reader.subscription.is_open]
         _check(one, live, gone, seed)
     full = [reader for reader in live if reader.subscription.is_full]
     assert full or not any(one.is_held(writer) for writer in writers), f"seed {seed}"
+
+
+def _arrive(one: Router, batch: Batch, rng: random.Random, now: float, outputs: list[Output]) -> None:
+    """A batch of another node: for all here, or for a group that may have no members."""
+    kind = rng.randrange(3)
+    if kind == 0:
+        one.route_arrived(batch, one.plan(batch.body.topic), now, outputs)
+    elif not one.route_share(batch, "g", batch.body.topic.decode(), now, outputs, has_arrived=kind == 1) and kind == 2:
+        one.count_no_member(batch.body.count)
 
 
 def _random_batch(rng: random.Random, number: int, now: float, source: Writer) -> Batch:

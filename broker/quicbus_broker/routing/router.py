@@ -291,6 +291,7 @@ class Router:
                 self._share(group, each.batch, each.start, each.stop, now, outputs)
             elif self.gives_back and subscription.group is not None:
                 part = each.batch.part(each.start, each.stop)
+                part.envelope.age_ms, part.arrived = _age_ms(each.batch, now), now
                 outputs.append(Orphaned(part, subscription.group, subscription.filter, reason))
             else:
                 subscription.count_dropped(reason, each.count)
