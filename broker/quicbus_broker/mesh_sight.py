@@ -46,6 +46,9 @@ class SeenMesh(Protocol):
     def me(self) -> NodeId: ...
 
     @property
+    def is_joined(self) -> bool: ...
+
+    @property
     def interest_version(self) -> int: ...
 
     @property
@@ -151,6 +154,8 @@ class MeshSight:
             self._report(LinkDown(node.hex(), self._names.get(node, "")))
 
     def _look_for_spread(self, links: int) -> None:
+        if not self._mesh.is_joined:  # Nobody is linked yet: that would be no spread at all.
+            return
         spread = self._mesh.spread_version if links else self._mesh.interest_version
         reached = [number for number, (version, _) in self._spreading.items() if version <= spread]
         for number in reached:
