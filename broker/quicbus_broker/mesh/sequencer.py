@@ -183,7 +183,7 @@ class Sequencer:
     def next_timer(self) -> float:
         deadlines = self._deadlines
         while deadlines and not deadlines[0][4].held:
-            heapq.heappop(deadlines)
+            heapq.heappop(deadlines)[4].is_timed = False
         return deadlines[0][0] if deadlines else math.inf
 
     def tick(self, now: float, outputs: list[Output]) -> None:

@@ -194,6 +194,16 @@ def test_skip_that_comes_before_its_neighbours_is_remembered() -> None:
     assert receiver.skip(1, 6) == []
 
 
+def test_lane_that_only_remembers_a_skip_is_watched_again_once_something_waits_in_it() -> None:
+    receiver = Receiver()
+    receiver.take(2, direct=True)
+    receiver.skip(9, 9)
+    assert receiver.take(1, direct=True) == [1001, 1002]
+    assert receiver.sequencer.next_timer() == math.inf
+    assert receiver.take(8, direct=True) == []
+    assert receiver.wait(GAP_S) == [1008]
+
+
 def test_batch_that_was_sent_although_skipped_is_delivered_in_its_turn() -> None:
     receiver = Receiver()
     assert receiver.take(3, direct=True) == []
