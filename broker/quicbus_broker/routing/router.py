@@ -6,6 +6,7 @@ No clock, no I/O. Outputs are appended to the list that the caller passes, in th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quicbus_broker.routing.books import RoutingBooks, Settled
@@ -291,7 +292,8 @@ class Router:
                 self._share(group, each.batch, each.start, each.stop, now, outputs)
             elif self.gives_back and subscription.group is not None:
                 part = each.batch.part(each.start, each.stop)
-                part.envelope.age_ms, part.arrived = _age_ms(each.batch, now), now
+                part.envelope = replace(part.envelope, age_ms=_age_ms(each.batch, now))
+                part.arrived = now
                 outputs.append(Orphaned(part, subscription.group, subscription.filter, reason))
             else:
                 subscription.count_dropped(reason, each.count)
