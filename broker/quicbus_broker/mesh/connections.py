@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
     from quicbus_broker.mesh.outputs import ConnectionOpened, NodeId, Output
 
-__all__ = ["LINGER_S", "Connections"]
+__all__ = ["LINGER_S", "SIMULTANEOUS_S", "Connections"]
 
 LINGER_S = 1.0
 """A connection that lost against another stays so long, so that what is under way on it arrives."""
+
+SIMULTANEOUS_S = 10.0
+"""Two dial time-outs. Nobody dials a node that it is connected to: a connection that comes later than this after the
+other was dialed by a peer that has lost the other, whatever it looks like here."""
 
 _FALLBACK_LINGER_S = 10.0
 """The higher id leaves closing to the lower one; where that never saw the connection, it closes after this."""
@@ -31,10 +35,13 @@ class _Connection:
     node: NodeId
     boot: int
     is_dialer: bool
+    opened_at: float
 
 
 class Connections:
-    """Of two connections with one boot of a node the one dialed by the lower id stays, then the newer one.
+    """Of two connections with one boot of a node the one dialed by the lower id stays, or the newer one.
+
+    The newer where both were dialed by one side, or where they are too far apart for simultaneous dials.
 
     The lower id closes the loser. A later boot ends all connections of an earlier one at once.
     """
@@ -66,7 +73,7 @@ class Connections:
             if event.boot > boot:
                 self._forget(event.node, CloseCode.REPLACED, "the node was started again", outputs)
                 others = None
-        self._connections[event.connection] = _Connection(event.node, event.boot, event.is_dialer)
+        self._connections[event.connection] = _Connection(event.node, event.boot, event.is_dialer, now)
         if not others:
             self._of_node[event.node] = [event.connection]
             outputs.append(UseConnection(event.node, event.connection))
@@ -161,7 +168,7 @@ class Connections:
 
     def _is_preferred(self, new: int, current: int) -> bool:
         added, known = self._connections[new], self._connections[current]
-        if added.is_dialer == known.is_dialer:
+        if added.is_dialer == known.is_dialer or added.opened_at - known.opened_at > SIMULTANEOUS_S:
             return True
         return added.is_dialer == (self._me < added.node)
 

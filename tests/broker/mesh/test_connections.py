@@ -8,7 +8,7 @@ import math
 import pytest
 
 from quicbus.wire.close_codes import CloseCode
-from quicbus_broker.mesh.connections import LINGER_S, Connections
+from quicbus_broker.mesh.connections import LINGER_S, SIMULTANEOUS_S, Connections
 from quicbus_broker.mesh.outputs import CloseConnection, ConnectionOpened, Output, UseConnection
 
 LOW, HIGH = bytes(15) + b"\x01", bytes(15) + b"\x02"
@@ -197,3 +197,16 @@ def test_both_sides_end_with_the_same_single_connection(
     assert ticked(sides[HIGH], 100.0) == []
     assert sides[LOW].connections_of(HIGH) == sides[HIGH].connections_of(LOW)
     assert len(sides[LOW].connections_of(HIGH)) == 1
+
+
+def test_peer_that_dials_long_after_has_lost_what_looks_open_here() -> None:
+    """Otherwise the corpse, dialed by the lower id, would be preferred for ever."""
+    connections = Connections(LOW)
+    opened(connections, 1, HIGH, is_dialer=True)
+
+    _, outputs = opened(connections, 2, HIGH, is_dialer=False, now=SIMULTANEOUS_S + 1.0)
+
+    assert outputs == [UseConnection(HIGH, 2)]
+    assert ticked(connections, connections.next_timer()) == [
+        CloseConnection(1, CloseCode.REPLACED, "the two nodes have another connection")
+    ]
