@@ -15,6 +15,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from quicbus import limits
 from quicbus.exceptions import InvalidSetting, QuicbusError
 from quicbus.logs import logger_for
 from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
@@ -319,8 +320,8 @@ class Broker:
         return EndpointSettings(
             retry=settings.retry,
             retry_auto_half_open=settings.retry_auto_half_open,
-            # The edge refuses proven clients beyond max_connections by name; strangers have room of their own.
-            max_connections=settings.max_connections + settings.max_half_open,
+            # The edge refuses proven clients and nodes beyond their limits by name; strangers have room of their own.
+            max_connections=settings.max_connections + settings.max_half_open + limits.MAX_NODE_CONNECTIONS,
             max_half_open=settings.max_half_open,
             handshake_timeout_s=settings.handshake_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
