@@ -29,6 +29,7 @@ CONTROL = -1
 """Among the streams of a connection, the one for frames; lanes are counted from 0."""
 _PROBE_MAX_S = 8.0
 """The longest pause between two probes of a sender that hears nothing, as long as its connection lives."""
+_CLEAN = (CloseCode.GOODBYE, CloseCode.REPLACED)
 
 
 class Host(Protocol):
@@ -252,9 +253,14 @@ class Network:
             end.host.receive(ConnectionClosed(end.number, "nothing was heard for too long", is_clean=False))
 
     def close(self, end: End, code: int, reason: str) -> None:
-        """Close an end and tell the other. What is under way to it is lost if it comes later than that."""
+        """Close an end, which is told as the driver does, and tell the other.
+
+        What is under way to that one is lost if it comes later.
+        """
         if not end.is_open:
             return
+        closed = ConnectionClosed(end.number, reason, is_clean=code in _CLEAN)
+        self.schedule.at(self.schedule.now, end.host.receive, closed)
         is_heard = not self.is_blocked(end.host.place, end.peer.host.place)
         self.shut(end)
         if is_heard:
@@ -264,7 +270,7 @@ class Network:
     def _closed_by_peer(self, end: End, code: int, reason: str) -> None:
         if end.is_open:
             self.shut(end)
-            end.host.receive(ConnectionClosed(end.number, reason, is_clean=code == CloseCode.GOODBYE))
+            end.host.receive(ConnectionClosed(end.number, reason, is_clean=code in _CLEAN))
 
     def shut(self, end: End) -> None:
         """Forget an end; the other only hears nothing any more."""

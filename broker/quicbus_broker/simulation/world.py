@@ -185,6 +185,11 @@ class World:
         self.say(f"{process} crashes")
         self._remember(process)
         process.crash()
+        # A second process of the node, if there is one, is now the node.
+        place = self.places[process.place]
+        running = [each for each in self._started if each.place == process.place and each.is_up]
+        if place.process is process and running:
+            place.process = running[-1]
 
     def leave(self, process: Process) -> None:
         """Stop a broker as its operator would."""
