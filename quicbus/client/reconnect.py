@@ -98,7 +98,8 @@ class StallWatch:
             self._baseline, self._pinged = now, None
         self._last_look = now
         heard = max(last_heard, self._baseline)
-        if self._pinged is not None and heard > self._pinged:
+        # A broker in this process answers in the very tick of a coarse clock (uvloop's counts milliseconds).
+        if self._pinged is not None and heard >= self._pinged:
             self._pinged = None
         if now - heard >= self._timeout:
             return Verdict.LOST

@@ -81,6 +81,13 @@ def test_an_answer_ends_the_suspicion() -> None:
     assert looks(watch, ticks(5.0, 7.0), heard=4.9) == []
 
 
+def test_an_answer_in_the_same_tick_of_the_clock_counts() -> None:
+    watch = StallWatch(10.0, 0.0)
+    looks(watch, ticks(0, 2.5), heard=0.0)
+    assert looks(watch, ticks(3.0, 4.5), heard=2.5) == []
+    assert watch.is_answered
+
+
 def test_a_watch_that_was_held_up_itself_begins_anew() -> None:
     watch = StallWatch(10.0, 0.0)
     assert watch.look(60.0, 0.0) is Verdict.FINE
