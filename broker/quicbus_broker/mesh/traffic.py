@@ -48,7 +48,8 @@ __all__ = ["Publication", "Traffic", "Ways"]
 
 BUNDLE_SIZE = 512 * 1024
 """Bytes of bodies after which a bundle is sealed before its turn ends: it travels whole, on one stream."""
-_RELAY_HOPS = 1
+_RELAY_HOPS = 2
+"""What a node that dials nobody has for one that nobody dials goes to a neighbour, and from that to one linked to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,8 @@ class Traffic:
             outputs.append(SendBundle(node, _aged(bundle, now - since)))
         for target in [each for each in self._waiting.nodes() if self._is_via(node, each)]:
             for since, bundle in self._waiting.take(target)[1]:
-                outputs.append(SendBundle(node, _aged(self._signed_relay(bundle), now - since)))
+                relay = bundle if bundle.kind == KIND_RELAY else self._signed_relay(bundle)
+                outputs.append(SendBundle(node, _aged(relay, now - since)))
 
     def _is_via(self, node: NodeId, target: NodeId) -> bool:
         entry = self._table.get(target)
@@ -329,15 +331,26 @@ class Traffic:
             outputs.append(Misbehaved(node, "a forged relay"))
         elif bundle.target == self._me:
             self._take_direct(bundle, _RELAY_HOPS - bundle.hops + 1, now, outputs)
-        elif bundle.hops and self._ways.is_connected(bundle.target):
-            self.relayed += 1
-            outputs.append(SendBundle(bundle.target, _passed_on(bundle)))
-        elif bundle.hops and self._ways.want_contact(bundle.target, now, outputs):
-            self.relayed += 1
+        elif not self._pass_on(node, bundle, now, outputs):
+            self._drop("no_route", *(batch.body for batch in bundle.batches))
+
+    def _pass_on(self, source: NodeId, bundle: Bundle, now: float, outputs: list[Output]) -> bool:
+        """Send a relay on, to its target or to a node that has a link to it: now, or once that is dialed."""
+        if not bundle.hops:
+            return False
+        entry = self._table.get(bundle.target)
+        via = entry.record.via if entry is not None and bundle.hops > 1 else ()
+        ways = [bundle.target, *(each for each in via if each not in (source, self._me))]
+        through = next((each for each in ways if self._ways.is_connected(each)), None)
+        if through is not None:
+            outputs.append(SendBundle(through, _passed_on(bundle)))
+        elif any(self._ways.want_contact(each, now, outputs) for each in ways):
             for dropped in self._waiting.put(bundle.target, _passed_on(bundle), now):
                 self._drop("unreachable", *(batch.body for batch in dropped.batches))
         else:
-            self._drop("no_route", *(batch.body for batch in bundle.batches))
+            return False
+        self.relayed += 1
+        return True
 
     def _take_direct(self, bundle: Bundle, hops: int, now: float, outputs: list[Output]) -> None:
         if bundle.target_boot != self._boot:

@@ -209,6 +209,18 @@ def test_who_passes_on_dials_the_target_and_tells_it_nothing_of_numbers_that_are
     assert world.traffic.dropped["unreachable"] == 2
 
 
+def test_a_relay_for_a_node_that_nobody_dials_goes_to_one_that_has_a_link_to_it() -> None:
+    world = World()
+    relay = direct(origin=VIA, target=NODE, boot=20, kind=KIND_RELAY, hops=2)
+    world.signing.open_record(sealed(STRANGER, boot=40))
+    world.connected[VIA] = None
+    (output,) = world.take(STRANGER, relay)
+    assert isinstance(output, SendBundle)
+    assert (output.node, output.bundle.hops, output.bundle.signed) == (VIA, 1, relay.signed)
+    assert world.take(STRANGER, replace(relay, hops=1)) == []
+    assert world.traffic.dropped["no_route"] == 2
+
+
 def test_broadcasts_are_numbered_without_holes_whatever_goes_directly_in_between() -> None:
     world = World()
     world.connected[NODE] = None
