@@ -49,7 +49,7 @@ __all__ = ["Publication", "Traffic", "Ways"]
 BUNDLE_SIZE = 512 * 1024
 """Bytes of bodies after which a bundle is sealed before its turn ends: it travels whole, on one stream."""
 _RELAY_HOPS = 2
-"""What a node that dials nobody has for one that nobody dials goes to a neighbour, and from that to one linked to it."""
+"""What a node that dials nobody has for one that nobody dials goes to a neighbour, and on to one linked to it."""
 
 
 @dataclass(frozen=True, slots=True)
