@@ -206,6 +206,9 @@ class Broadcast:
 
     def _prune(self, node: NodeId, now: float, outputs: list[Output]) -> None:
         if node in self._eager:
+            if len(self._eager) == 1:
+                # PlumTree would prune it too: two that prune each other's last way leave a node to repairs alone.
+                return
             del self._eager[node]
         elif now - self._lazy.get(node, now) < PRUNE_REPEAT_S:
             return
@@ -382,9 +385,15 @@ class Broadcast:
 
     def on_prune(self, node: NodeId, frame: Prune, now: float, outputs: list[Output]) -> None:
         """A neighbour gets broadcasts another way: from now on they are only announced to it."""
-        if node in self._eager:
-            del self._eager[node]
-            self._lazy[node] = now
+        if node not in self._eager:
+            return
+        del self._eager[node]
+        if not self._eager and self._lazy:
+            # A way must be left: the longest announced to is asked to push again.
+            other = next(iter(self._lazy))
+            self._make_eager(other)
+            outputs.append(SendFrame(other, Graft(bundles=())))
+        self._lazy[node] = now
 
     # --- heads ---
 
