@@ -240,9 +240,9 @@ class Exchange:
             if isinstance(output, Delivery):
                 batch = output.batch
                 if (
-                    len(output.subscriptions) != 1
+                    (output.age_ms and output.age_ms != batch.envelope.age_ms)
                     or output.stop - output.start != batch.body.count
-                    or output.age_ms != batch.envelope.age_ms
+                    or len(output.subscriptions) != 1
                 ):
                     output.destination.deliver(output, b"")
                     continue

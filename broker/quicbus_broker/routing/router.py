@@ -87,7 +87,8 @@ class Router:
                 self._unmatched += count
             return
         self._deliveries += count * plan.matching
-        self._fan_out(batch, plan, now, outputs)
+        if plan.destinations:
+            self._fan_out(batch, count, plan, now, outputs)
         for group in plan.groups:
             self._share(group, batch, 0, count, now, outputs)
 
@@ -97,7 +98,7 @@ class Router:
         self._arrived += count
         self._deliveries += count * (plan.matching - len(plan.groups))
         if now < batch.expires_at:
-            self._fan_out(batch, plan, now, outputs)
+            self._fan_out(batch, count, plan, now, outputs)
             return
         for _, subscriptions in plan.destinations:
             for subscription in subscriptions:
@@ -137,8 +138,7 @@ class Router:
         else:
             self._settled.count_dropped(orphaned.reason, count)
 
-    def _fan_out(self, batch: Batch, plan: Plan, now: float, outputs: list[Output]) -> None:
-        count = batch.body.count
+    def _fan_out(self, batch: Batch, count: int, plan: Plan, now: float, outputs: list[Output]) -> None:
         total = batch.body.total
         for destination, subscriptions in plan.destinations:
             whole: list[tuple[int, int]] = []
