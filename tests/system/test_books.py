@@ -271,5 +271,7 @@ def test_the_final_books_are_told_as_json(engine: str, data_dir: Path) -> None:
         "handed_over": 0,
         "dropped": {},
         "queued": 0,
+        "arrived": 0,
+        "forwarded": 0,
     }
     assert statistics["edge"]["refused"] == {}
