@@ -32,6 +32,7 @@ from quicbus.wire.node_frames import (
 from quicbus_broker.mesh.connections import Connections
 from quicbus_broker.mesh.detector import Detector
 from quicbus_broker.mesh.discovery import Discovery
+from quicbus_broker.mesh.early import Early
 from quicbus_broker.mesh.forwarding import Forwarding
 from quicbus_broker.mesh.gossip import Gossip
 from quicbus_broker.mesh.interest_table import InterestTable
@@ -61,14 +62,14 @@ from quicbus_broker.mesh.own_interest import OwnInterest
 from quicbus_broker.mesh.pauses import Pauses
 from quicbus_broker.mesh.table import MemberTable
 from quicbus_broker.mesh.traffic import Publication, Traffic, Ways
-from quicbus_broker.mesh.views import MemberView, MeshStatistics
+from quicbus_broker.mesh.views import MemberView, MeshStatistics, statistics_of, view_of
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from quicbus.wire.bundles import BundleBatch
+    from quicbus.wire.bundles import Bundle, BundleBatch
     from quicbus.wire.node_frames import Signed
     from quicbus_broker.mesh.config import MeshConfig
     from quicbus_broker.mesh.forwarding import MeshPlan
@@ -124,6 +125,7 @@ class Mesh:
         self._offences: Counter[NodeId] = Counter()
         self._refused: Counter[str] = Counter()
         self._pauses = Pauses()
+        self._early = Early()
         self._on_frame = self._frame_handlers()
 
     # --- what the driver calls ---
@@ -168,9 +170,7 @@ class Mesh:
             node = self._connections.node_of(event.connection)
             if node is not None:
                 self._detector.heard(node, now, outputs)
-                if event.bundle.kind == KIND_BROADCAST:
-                    self._overlay.stray(node, now, outputs)
-                self._traffic.on_bundle(node, event.bundle, now, outputs)
+                self._take_bundle(node, event.bundle, now, outputs)
         elif isinstance(event, ConnectionOpened):
             self._on_opened(event, now, outputs)
         elif isinstance(event, ConnectionClosed):
@@ -213,7 +213,8 @@ class Mesh:
     def end_turn(self, now: float) -> list[MeshOutput]:
         """Seal what the turn brought: at most one bundle, and one difference of the own interest."""
         outputs: list[Output] = []
-        self._own_interest.flush(now, outputs)
+        if self.is_joined:
+            self._own_interest.flush(now, outputs)
         self._traffic.seal(now, outputs)
         return self._settle(outputs, now)
 
@@ -282,48 +283,22 @@ class Mesh:
 
     def members(self) -> list[MemberView]:
         """Return all members, by id. Costs a step for each."""
-        return [self._view(node) for node in self._table.nodes()]
-
-    def _view(self, node: NodeId) -> MemberView:
-        entry = self._table.get(node)
-        assert entry is not None
-        record = entry.record
-        return MemberView(
-            node,
-            record.name,
-            record.addresses,
-            entry.state,
-            record.mode,
-            record.boot,
-            self._detector.rtt_s(node),
-            node in self._overlay.neighbors,
-            node == self.me,
-        )
+        entries = [self._table.get(node) for node in self._table.nodes()]
+        return [
+            view_of(entry, self._detector.rtt_s(entry.record.node), self._overlay.neighbors, self.me)
+            for entry in entries
+            if entry is not None
+        ]
 
     def statistics(self) -> MeshStatistics:
         """Return the counters as they are. Costs a step per member."""
-        broadcast, sequencer, traffic = (
-            self._traffic.broadcast.counters,
-            self._traffic.sequencer.counters,
+        return statistics_of(
+            Counter(state.value for state in self._table.states()),
+            len(self._overlay.neighbors),
+            len(self._connections.connected()),
             self._traffic,
-        )
-        states = Counter(state.value for state in self._table.states())
-        dropped = Counter(broadcast.dropped) + Counter(sequencer.dropped) + traffic.dropped + self._refused
-        return MeshStatistics(
-            members=dict(states),
-            links=len(self._overlay.neighbors),
-            connections=len(self._connections.connected()),
-            sent=broadcast.sent + traffic.sent_direct,
-            relayed=broadcast.relayed + traffic.relayed,
-            received=broadcast.received,
-            duplicates=broadcast.duplicates,
-            repaired=broadcast.repaired,
-            dropped=dict(dropped),
-            hops_mean=sequencer.hops_sum / sequencer.delivered if sequencer.delivered else 0.0,
-            hops_max=sequencer.hops_max,
-            lost_in_mesh=sequencer.lost_in_mesh,
-            late=sequencer.late,
-            refutations=self._membership.refutations,
+            self._refused,
+            self._membership.refutations,
         )
 
     # --- connections ---
@@ -374,7 +349,7 @@ class Mesh:
             Neighbor: overlay.on_neighbor,
             NeighborReply: overlay.on_neighbor_reply,
             Disconnect: overlay.on_disconnect,
-            IHave: broadcast.on_ihave,
+            IHave: self._on_ihave,
             Graft: broadcast.on_graft,
             Prune: broadcast.on_prune,
             Skipped: self._traffic.on_skipped,
@@ -399,6 +374,29 @@ class Mesh:
         else:
             handler(node, frame, now, outputs)
 
+    def _take_bundle(self, node: NodeId, bundle: Bundle, now: float, outputs: list[Output]) -> None:
+        if bundle.kind == KIND_BROADCAST:
+            self._overlay.stray(node, now, outputs)
+            if not self.is_joined:
+                self._early.keep(node, bundle, sum(len(batch.body) for batch in bundle.batches))
+                return
+        self._traffic.on_bundle(node, bundle, now, outputs)
+
+    def _on_ihave(self, node: NodeId, frame: IHave, now: float, outputs: list[Output]) -> None:
+        if self.is_joined:
+            self._traffic.broadcast.on_ihave(node, frame, now, outputs)
+        else:
+            self._early.keep(node, frame, len(frame.bundles))
+
+    def _on_joined(self, now: float, outputs: list[Output]) -> None:
+        """From here on broadcasts count, and others may know what is wanted here."""
+        self._own_interest.flush(now, outputs)
+        for node, item in self._early.take():
+            if isinstance(item, IHave):
+                self._traffic.broadcast.on_ihave(node, item, now, outputs)
+            else:
+                self._traffic.on_bundle(node, item, now, outputs)
+
     def _on_update(self, node: NodeId, frame: Update, now: float, outputs: list[Output]) -> None:
         refutations = self._membership.refutations
         self._membership.take(frame.records, frame.claims, node, now, outputs)
@@ -411,13 +409,16 @@ class Mesh:
         self._discovery.on_discover(node, frame, self._traffic.heads(), now, outputs)
 
     def _on_response(self, node: NodeId, frame: DiscoveryResponse, now: float, outputs: list[Output]) -> None:
-        if not self._discovery.is_joined:
+        was_joined = self.is_joined
+        if not was_joined:
             # What was broadcast before this node joined is over: a replay of it does not pass.
             for head in frame.heads:
                 self._traffic.set_head(head)
         self._discovery.on_response(node, frame, now, outputs)
         if frame.interest:
             self._interest.take(frame.interest, node, now, outputs)
+        if self.is_joined and not was_joined:
+            self._on_joined(now, outputs)
 
     def _on_interest_seen(self, node: NodeId, frame: InterestSeen, now: float, outputs: list[Output]) -> None:
         self._own_interest.acknowledged(node, frame.version, outputs)

@@ -105,6 +105,8 @@ class Traffic:
         self._broadcasts = 0
         """Numbered without holes: what is missing of them is noticed."""
         self._number = 0
+        """Of direct bundles; those that are broadcast have numbers of their own, without holes."""
+        self._broadcasts = 0
         self._gathered: list[BundleBatch] = []
         self._gathered_size = 0
 
@@ -292,11 +294,12 @@ class Traffic:
     def heads(self) -> tuple[Head, ...]:
         """Return how far the broadcasts of all origins have come, for a node that joins."""
         bundles = self.broadcast.heads()
-        return tuple(
+        others = [
             Head(each.origin, each.boot, bundles[each.origin][1], each.lanes)
             for each in self.sequencer.heads()
             if each.origin in bundles and bundles[each.origin][0] == each.boot
-        )
+        ]
+        return (Head(self._me, self._boot, self._broadcasts, self.numbering.lanes()), *others)
 
     # --- in ---
 
@@ -321,7 +324,9 @@ class Traffic:
     def on_skipped(self, node: NodeId, skipped: Skipped, now: float, outputs: list[Output]) -> None:
         if skipped.boot == self._boot:
             self.dropped["dropped_at_origin"] += skipped.messages
-            self.sequencer.skipped(node, skipped.lane, skipped.first, skipped.last, now, outputs)
+            entry = self._table.get(node)
+            boot = 0 if entry is None else entry.record.boot
+            self.sequencer.skipped(node, skipped.lane, skipped.first, skipped.last, now, outputs, boot)
 
     def _on_relay(self, node: NodeId, bundle: Bundle, now: float, outputs: list[Output]) -> None:
         if not self._signing.knows(bundle.origin):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from quicbus_broker.mesh.outputs import NodeId, State
+    from quicbus_broker.mesh.table import Entry
+    from quicbus_broker.mesh.traffic import Traffic
 
-__all__ = ["MemberView", "MeshStatistics"]
+__all__ = ["MemberView", "MeshStatistics", "statistics_of", "view_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +61,46 @@ class MeshStatistics:
     """Messages that came after they had been given up."""
     refutations: int
     """How often this node was suspected and said that it lives."""
+
+
+def view_of(entry: Entry, rtt_s: float | None, neighbors: Container[NodeId], me: NodeId) -> MemberView:
+    record = entry.record
+    is_linked = record.node in neighbors
+    return MemberView(
+        record.node,
+        record.name,
+        record.addresses,
+        entry.state,
+        record.mode,
+        record.boot,
+        rtt_s,
+        is_linked,
+        record.node == me,
+    )
+
+
+def statistics_of(
+    members: Mapping[str, int],
+    links: int,
+    connections: int,
+    traffic: Traffic,
+    refused: Counter[str],
+    refutations: int,
+) -> MeshStatistics:
+    broadcast, sequencer = traffic.broadcast.counters, traffic.sequencer.counters
+    return MeshStatistics(
+        members=dict(members),
+        links=links,
+        connections=connections,
+        sent=broadcast.sent + traffic.sent_direct,
+        relayed=broadcast.relayed + traffic.relayed,
+        received=broadcast.received,
+        duplicates=broadcast.duplicates,
+        repaired=broadcast.repaired,
+        dropped=dict(Counter(broadcast.dropped) + Counter(sequencer.dropped) + traffic.dropped + refused),
+        hops_mean=sequencer.hops_sum / sequencer.delivered if sequencer.delivered else 0.0,
+        hops_max=sequencer.hops_max,
+        lost_in_mesh=sequencer.lost_in_mesh,
+        late=sequencer.late,
+        refutations=refutations,
+    )
