@@ -22,7 +22,7 @@ $(VENV)/.installed: $(VENV)/.fast
 
 setup: $(VENV)/.installed ## make .venv with everything in it
 
-demo: $(VENV)/.fast ## a broker, a publisher of this machine's counters, live subscribers
+demo: $(VENV)/.fast ## three brokers as one mesh, live counters of this machine, a broker that is killed
 	@$(BIN)/quicbus demo --seconds $(SECONDS)
 
 test: lint types tests ## format, lint, types and all tests: what CI runs

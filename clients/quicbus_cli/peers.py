@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["changes_between", "peers", "peers_table", "short_ids", "sorted_peers"]
 
 SHORT_ID_SIZE = 8
+PIPED_WIDTH = 200
+"""Without a terminal: no line is folded."""
 _STATE_STYLES = {"alive": "green", "suspect": "yellow", "failed": "red", "left": "dim"}
 
 
@@ -50,7 +54,7 @@ def peers(
     if rest:
         raise click.UsageError(f"{rest[0]!r} is not a URL: quic://HOST:PORT", click.get_current_context())
     settings = load_client_settings(options, urls)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
     async def work() -> None:
         async with connect(settings, "quicbus peers") as bus:
@@ -93,7 +97,7 @@ def short_ids(found: Sequence[Peer]) -> dict[str, str]:
 def peers_table(found: Sequence[Peer], title: str | None = None) -> Table:
     short = short_ids(found)
     names = Counter(peer.name for peer in found)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "name", "node", "url", "state", "rtt ms", "linked", "mode"):
         table.add_column(heading, justify="right" if heading == "rtt ms" else "left", no_wrap=heading != "url")
     for peer in sorted_peers(found):

@@ -30,6 +30,7 @@ def test_demo_shows_counters_and_drops_nothing(engine: str) -> None:
     ended = run_quicbus("demo", "--seconds", "1", "--engine", engine)
     assert ended.code == 0, ended.stderr
     assert "machine/cpu " in ended.stdout
+    assert "osaka is killed" in ended.stdout
     assert "summary" in ended.stdout
 
 
@@ -48,3 +49,21 @@ def test_demo_summary_as_json() -> None:
     assert ended.code == 0
     assert summary["messages"] == summary["published"] > 0
     assert summary["dropped"] == 0
+
+
+def test_demo_goes_on_when_a_broker_is_killed_and_its_books_balance() -> None:
+    ended = run_quicbus("demo", "--seconds", "4", "--json", deadline_s=60)
+    summary = json.loads(ended.stdout)
+    steady, moving = summary["subscribers"]
+    assert (summary["killed"], moving["broker"], steady["ended_at"]) == ("osaka", "osaka", "kyoto")
+    assert moving["ended_at"] in ("tokyo", "kyoto")
+    assert (steady["gaps"], steady["missed"]) == (0, 0)
+    assert moving["gaps"] > 0
+    for seen in (steady, moving):
+        assert seen["received"] + seen["dropped"] + seen["missed"] == summary["published"]
+        assert (seen["repeated"], seen["disordered"]) == (0, 0)
+    brokers = {broker["name"]: broker for broker in summary["brokers"]}
+    assert brokers["osaka"]["state"] == "killed"
+    assert brokers["tokyo"]["books"]["accepted"] == summary["published"]
+    assert sum(broker["delivered"] for broker in brokers.values()) == summary["deliveries"]
+    assert any("osaka is killed" in event["what"] for event in summary["story"])

@@ -43,13 +43,13 @@ def shown(*peers: Peer) -> list[str]:
 
 def row(lines: list[str], text: str) -> list[str]:
     (line,) = (line for line in lines if text in line)
-    return [cell.strip() for cell in line.split("│")[1:-1]]
+    return line.split()
 
 
 def test_table_shows_the_answering_node_first_and_marked() -> None:
     lines = shown(OSAKA, TOKYO)
-    assert row(lines, "tokyo:4433") == ["*", "tokyo", "0a0a0a0a", "quic://tokyo:4433", "alive", "", "", "hybrid"]
-    assert row(lines, "osaka:4433") == ["", "osaka", "0b0b0b0b", "quic://osaka:4433", "alive", "1.23", "yes", "hybrid"]
+    assert row(lines, "tokyo:4433") == ["*", "tokyo", "0a0a0a0a", "quic://tokyo:4433", "alive", "hybrid"]
+    assert row(lines, "osaka:4433") == ["osaka", "0b0b0b0b", "quic://osaka:4433", "alive", "1.23", "yes", "hybrid"]
     assert lines.index(next(line for line in lines if "tokyo" in line)) < lines.index(
         next(line for line in lines if "osaka" in line)
     )
@@ -57,8 +57,8 @@ def test_table_shows_the_answering_node_first_and_marked() -> None:
 
 def test_two_nodes_with_one_name_are_marked_and_told_apart() -> None:
     lines = shown(TOKYO, OSAKA, TWIN)
-    assert row(lines, "suspect")[1:3] == ["osaka !", "0b0b0b0b0b0b0c"]
-    assert row(lines, "osaka:4433")[1:3] == ["osaka !", "0b0b0b0b0b0b0b"]
+    assert row(lines, "suspect")[:3] == ["osaka", "!", "0b0b0b0b0b0b0c"]
+    assert row(lines, "osaka:4433")[:3] == ["osaka", "!", "0b0b0b0b0b0b0b"]
     assert row(lines, "tokyo:4433")[1] == "tokyo"
 
 

@@ -133,3 +133,9 @@ def test_a_connect_that_fails_leaves_no_thread() -> None:
     with pytest.raises(quicbus.CredentialError):
         blocking.connect("quic://127.0.0.1:1", credentials="does-not-exist.pem")
     assert threading.active_count() == before
+
+
+def test_the_mesh_is_seen_as_by_the_other_client(bus: blocking.Client) -> None:
+    assert [peer.name for peer in bus.peers(timeout=5)] == ["scripted"]
+    with bus.subscribe("a") as messages:
+        assert messages.wait_spread(5) == 0
