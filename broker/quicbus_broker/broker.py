@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from quicbus import limits
-from quicbus.exceptions import InvalidSetting, QuicbusError
+from quicbus.exceptions import DataFolderError, InvalidSetting, QuicbusError
 from quicbus.logs import logger_for
 from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration
@@ -66,7 +66,8 @@ class Broker:
     Entering raises `DataFolderError`, `CredentialError`, `InvalidSetting`, and where it cannot listen `OSError` with
     the address as its `filename`.
     Leaving stops it gracefully: it takes no new connections, delivers what is queued for up to `drain_timeout_s`, and
-    closes. Leaving by an exception or cancellation closes at once.
+    closes. Leaving by an exception or cancellation closes at once. Where another process is started with the same key
+    this one stops and `DataFolderError` comes out of the `async with`.
     """
 
     def __init__(self, settings: BrokerSettings | None = None) -> None:
@@ -78,6 +79,8 @@ class Broker:
         self._mesh: BrokerMesh | None = None
         self._bus: Client | None = None
         self._superseded = ""
+        """Why, where another process with this node's key was started later."""
+        self._is_superseded = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._housekeeping: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
@@ -178,6 +181,7 @@ class Broker:
             self._tasks.create_task(self._keep_time(), name="broker-housekeeping"),
             self._tasks.create_task(self._keep_certificate(), name="broker-certificate"),
             self._tasks.create_task(self._opened_mesh.run(), name="broker-mesh"),
+            self._tasks.create_task(self._stop_when_superseded(), name="broker-superseded"),
         ]
         return self
 
@@ -194,9 +198,15 @@ class Broker:
                 # What the body raised goes on as it is, not in a group; a group tells what failed in here.
                 of_tasks = kind is not None and issubclass(kind, asyncio.CancelledError)
                 await self._tasks.__aexit__(*((kind, error, traceback) if of_tasks else (None, None, None)))
+            except BaseExceptionGroup:
+                if self._superseded:
+                    raise self._superseded_error() from None
+                raise
             finally:
                 await self._resources.aclose()
                 self._closed.set()
+        if self._superseded and kind is None:
+            raise self._superseded_error()
 
     async def stop(self) -> None:
         """Stop gracefully: no new connections, deliver what is queued, close. May be called twice, and by any task.
@@ -265,7 +275,7 @@ class Broker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.drain_timeout_s):
                     await self._drained()
-            await self._opened_mesh.leave()
+            await self._opened_mesh.leave(in_silence=bool(self._superseded))
             edge.close()
         finally:
             await endpoint.close("the broker has stopped")
@@ -290,7 +300,15 @@ class Broker:
         if not self._superseded:
             self._superseded = why
             self._log.error("= %s", why)
-            self._stopping = self._stopping or asyncio.create_task(self._stop(), name="broker-stop")
+            self._is_superseded.set()
+
+    async def _stop_when_superseded(self) -> None:
+        await self._is_superseded.wait()
+        await self.stop()
+        raise self._superseded_error()
+
+    def _superseded_error(self) -> DataFolderError:
+        return DataFolderError(str(self.data_dir), self._superseded)
 
     async def _keep_certificate(self) -> None:
         while True:

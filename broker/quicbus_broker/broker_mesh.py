@@ -104,12 +104,16 @@ class BrokerMesh:
         statistics = self.mesh.statistics()
         return replace(statistics, dropped=dict(Counter(statistics.dropped) + self.driver.dropped))
 
-    async def leave(self) -> None:
-        """Tell the mesh, and close the connections with other nodes. May be called twice."""
+    async def leave(self, *, in_silence: bool = False) -> None:
+        """Tell the mesh, and close the connections with other nodes. May be called twice.
+
+        `in_silence`: another process goes on as this node.
+        """
         joining, self._joining = self._joining, None
         if joining is not None:
             await joining.close()
-            await self.driver.leave()
+            if not in_silence:
+                await self.driver.leave()
         self.close()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quicbus_broker.mesh.link_dialer import ITSELF
 from quicbus_broker.mesh.outputs import DialFailed
 
 if TYPE_CHECKING:
@@ -46,4 +47,5 @@ class Attempts:
         if self.is_resolving or self.pending or self._has_opened:
             return None
         is_final = bool(self._reasons) and all(self._reasons.values())
-        return DialFailed(self.dial.address, self.dial.node, "; ".join(self._reasons) or "no address", is_final)
+        why = "; ".join(self._reasons) or "no address"
+        return DialFailed(self.dial.address, self.dial.node, why, is_final, is_self=why == ITSELF)

@@ -18,6 +18,7 @@ from quicbus.transport.connection import shown_address
 from quicbus.wire.batch import peek_body
 from quicbus.wire.bundles import KIND_BROADCAST, KIND_DIRECT
 from quicbus.wire.close_codes import CloseCode
+from quicbus.wire.frames import Ping, Pong
 from quicbus.wire.node_frames import Reached, Skipped
 from quicbus_broker.mesh.dialing import Dialing
 from quicbus_broker.mesh.link import Link
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
 __all__ = ["MeshDriver"]
 
 LEAVE_TIMEOUT_S = 1.0
-"""How long neighbours have to close by themselves, once they know that this node leaves."""
+"""How long neighbours have to take what is on its way to them when this node leaves."""
+GOODBYE_PING = 2**63 - 1
 TIMER_GRANULARITY_S = 0.001
 
 
@@ -87,6 +89,8 @@ class MeshDriver:
         """Called with each link that another node has dialed."""
         self.on_reached: Callable[[str], object] = lambda address: None
         """Called with `HOST:PORT` where another node has reached this one, see `Reached`."""
+        self.on_dial_failed: Callable[[DialFailed], object] = lambda failure: None
+        """Called with each address that could not be dialed."""
         self._events = events
         self._credential = credential
         self._clock = clock
@@ -103,8 +107,9 @@ class MeshDriver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._has_started = self._is_closed = False
-        self._is_alone = asyncio.Event()
-        """No link is open any more, while this node leaves."""
+        self._unanswered: dict[NodeId, None] | None = None
+        """While this node leaves: the neighbours that may not have heard of it yet."""
+        self._is_done = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log = logger_for("quicbus_broker.mesh", node=self.me.hex())
         self._performers: dict[type, Callable[[Any], None]] = {
@@ -142,17 +147,22 @@ class MeshDriver:
         await self._failure
 
     async def leave(self) -> None:
-        """Tell the mesh that this node leaves, and close all links; takes at most `LEAVE_TIMEOUT_S` and a little."""
+        """Tell the mesh that this node leaves, and close all links once everything has arrived there.
+
+        Takes at most `LEAVE_TIMEOUT_S` and a little.
+        """
         if self._is_closed or not self._has_started:
             return
         self.end_turn()
         self._run(self.mesh.leave(self._clock()))
-        self._is_alone = asyncio.Event()
-        if not self._links:
-            self._is_alone.set()
+        # The answer shows that all frames before it were read.
+        self._unanswered = dict.fromkeys(self._in_use)
+        for node in self._unanswered:
+            self._in_use[node].send(Ping(id=GOODBYE_PING))
+        self._check_goodbye()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await self._is_alone.wait()
+                await self._is_done.wait()
         self.close()
 
     def close(self) -> None:
@@ -247,8 +257,9 @@ class MeshDriver:
         self._feed(ConnectionOpened(link.number, link.node, link.boot, True, dialer.address, observed))
 
     def dial_failed(self, failure: DialFailed) -> None:
-        level = self._log.warning if failure.is_final else self._log.debug
+        level = self._log.warning if failure.is_final and not failure.is_self else self._log.debug
         level("= no link to %s: %s", failure.address, failure.reason)
+        self.on_dial_failed(failure)
         self._feed(failure)
 
     def met_itself(self, boot: int, address: str) -> None:
@@ -260,6 +271,8 @@ class MeshDriver:
     def frame_arrived(self, link: Link, frame: Frame) -> None:
         if isinstance(frame, Reached):
             self.on_reached(frame.address)
+        elif self._unanswered is not None and isinstance(frame, Pong) and frame.id == GOODBYE_PING:
+            self._unanswered.pop(link.node, None)
         else:
             self._feed(FrameArrived(link.number, frame))
 
@@ -267,6 +280,7 @@ class MeshDriver:
         self._feed(BundleArrived(link.number, bundle))
 
     def turn_ends(self) -> None:
+        self._check_goodbye()
         if self._wants_end_turn and not self._is_busy and not self._is_closed:
             self._guarded(self.end_turn)
 
@@ -286,8 +300,7 @@ class MeshDriver:
     def closed(self, link: Link, termination: Terminated) -> None:
         if self._links.pop(link.number, None) is None:
             return
-        if not self._links:
-            self._is_alone.set()
+        self._check_goodbye()
         left = link.outbox.withdraw(self._clock())
         self.congestion_changed(link)
         reason = describe_end(termination)
@@ -298,6 +311,13 @@ class MeshDriver:
         self._feed(ConnectionClosed(link.number, reason, is_clean))
         for bundle, waits in left:
             self._send_again(link, bundle, waits)
+
+    def _check_goodbye(self) -> None:
+        if self._unanswered is not None and not any(
+            link.node in self._unanswered or not link.outbox.is_empty or link.outbox.under_way
+            for link in self._links.values()
+        ):
+            self._is_done.set()
 
     # --- the machine --------------------------------------------------------------------------------------------------
 

@@ -31,9 +31,19 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import Terminated
     from quicbus.wire.frames import Frame
 
-__all__ = ["AGENT", "KIND_NODE", "DialerOwner", "LinkDialer", "LinkDialerOwner", "describe_end", "is_final_end"]
+__all__ = [
+    "AGENT",
+    "ITSELF",
+    "KIND_NODE",
+    "DialerOwner",
+    "LinkDialer",
+    "LinkDialerOwner",
+    "describe_end",
+    "is_final_end",
+]
 
 AGENT = "quicbus"
+ITSELF = "this is the node itself"
 KIND_NODE = "node"
 _TLS_REFUSALS = frozenset(0x100 + alert for alert in (42, 43, 45, 46, 48, 51, 120))
 """A listener that is no node of this mesh, as TLS tells it."""
@@ -231,7 +241,7 @@ class LinkDialer:
 
     def _on_itself(self, boot: int) -> None:
         if boot == self._node.boot:
-            self.give_up("this is the node itself", is_final=True)
+            self.give_up(ITSELF, is_final=True)
             return
         self.give_up(f"another process has this node's key, boot {boot}", is_final=True)
         self._node.met_itself(boot, self.address)

@@ -95,6 +95,8 @@ class DialFailed:
     reason: str
     is_final: bool = False
     """Trying again will not help: another mesh, a credential that is refused."""
+    is_self: bool = False
+    """The address is this node's own: quite normal where all nodes have the same list of seeds."""
 
 
 @dataclass(frozen=True, slots=True)

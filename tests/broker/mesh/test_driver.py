@@ -14,7 +14,7 @@ from quicbus.identity import Verifier
 from quicbus.testing.pipe import Pipe
 from quicbus.wire.batch import encode_body
 from quicbus.wire.close_codes import CloseCode
-from quicbus.wire.frames import Ping
+from quicbus.wire.frames import Ping, Pong
 from quicbus.wire.node_frames import Prune, Reached, Skipped
 from quicbus_broker.edge import Edge, EdgeLimits, Exchange
 from quicbus_broker.mesh import driver as driver_module
@@ -351,7 +351,7 @@ async def test_a_node_that_dials_itself_is_no_connection(network: Network) -> No
         perform(oslo, Dial("oslo:1", None))
         await settled()
 
-        assert oslo.mesh.events == [DialFailed("oslo:1", None, "this is the node itself", True)]
+        assert oslo.mesh.events == [DialFailed("oslo:1", None, "this is the node itself", True, is_self=True)]
         assert oslo.told.calls == []
 
 
@@ -596,21 +596,35 @@ async def test_a_mistake_of_ours_ends_the_driver_with_its_reason(network: Networ
         oslo.mesh.timer = math.inf
 
 
-async def test_leaving_waits_for_the_neighbours_to_close(network: Network) -> None:
+async def test_leaving_closes_once_all_has_arrived(network: Network) -> None:
     async with started(network, "oslo", "tokyo", oslo="tokyo:1") as (oslo, tokyo):
+        oslo.mesh.at_end_of_turn = [SendBundle(tokyo.mesh.me, direct(7)), SendFrame(tokyo.mesh.me, Prune())]
         leaving = asyncio.create_task(oslo.driver.leave())
         await settled()
         assert not leaving.done()
+        assert tokyo.mesh.of(FrameArrived) == [FrameArrived(1, Prune()), FrameArrived(1, Ping(id=2**63 - 1))]
+        assert [event.bundle.number for event in tokyo.mesh.of(BundleArrived)] == [7]
 
-        perform(tokyo, CloseConnection(1, CloseCode.GOODBYE, "you have left"))
+        perform(tokyo, SendFrame(oslo.mesh.me, Pong(id=2**63 - 1)))
         await leaving
+        await settled()
 
+        assert tokyo.mesh.of(ConnectionClosed) == [ConnectionClosed(1, "the node has left", True)]
         assert oslo.mesh.leaves == 1
         await oslo.driver.leave()
         assert oslo.mesh.leaves == 1
 
 
-async def test_leaving_closes_what_the_neighbours_leave_open(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_does_not_wait_for_those_that_close_by_themselves(network: Network) -> None:
+    async with started(network, "oslo", "tokyo", oslo="tokyo:1") as (oslo, tokyo):
+        leaving = asyncio.create_task(oslo.driver.leave())
+        await settled()
+
+        perform(tokyo, CloseConnection(1, CloseCode.GOODBYE, "you have left"))
+        await leaving
+
+
+async def test_leaving_does_not_wait_for_ever(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module, "LEAVE_TIMEOUT_S", 0.01)
     async with started(network, "oslo", "tokyo", oslo="tokyo:1") as (oslo, tokyo):
         await oslo.driver.leave()
