@@ -9,30 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from quicbus.wire.bundles import KIND_BROADCAST
 from quicbus.wire.close_codes import CloseCode
-from quicbus.wire.frames import Frame, Ping, Pong
 from quicbus.wire.node_frames import (
-    Disconnect,
-    Discover,
-    DiscoveryResponse,
-    Graft,
-    IHave,
-    InterestSeen,
-    Neighbor,
-    NeighborReply,
-    Pause,
-    PingRequest,
-    PingResult,
-    Prune,
-    Resume,
-    Skipped,
     Update,
 )
 from quicbus_broker.mesh.connections import Connections
 from quicbus_broker.mesh.detector import Detector
 from quicbus_broker.mesh.discovery import Discovery
-from quicbus_broker.mesh.early import Early
 from quicbus_broker.mesh.forwarding import Forwarding
 from quicbus_broker.mesh.gossip import Gossip
 from quicbus_broker.mesh.interest_table import InterestTable
@@ -60,16 +43,16 @@ from quicbus_broker.mesh.outputs import (
 from quicbus_broker.mesh.overlay import Overlay
 from quicbus_broker.mesh.own_interest import OwnInterest
 from quicbus_broker.mesh.pauses import Pauses
+from quicbus_broker.mesh.reception import Reception
 from quicbus_broker.mesh.table import MemberTable
 from quicbus_broker.mesh.traffic import Publication, Traffic, Ways
 from quicbus_broker.mesh.views import MemberView, MeshStatistics, statistics_of, view_of
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    from quicbus.wire.bundles import Bundle, BundleBatch
+    from quicbus.wire.bundles import BundleBatch
     from quicbus.wire.node_frames import Signed
     from quicbus_broker.mesh.config import MeshConfig
     from quicbus_broker.mesh.forwarding import MeshPlan
@@ -125,8 +108,16 @@ class Mesh:
         self._offences: Counter[NodeId] = Counter()
         self._refused: Counter[str] = Counter()
         self._pauses = Pauses()
-        self._early = Early()
-        self._on_frame = self._frame_handlers()
+        self._reception = Reception(
+            self._membership,
+            self._discovery,
+            self._overlay,
+            self._detector,
+            self._traffic,
+            self._interest,
+            self._own_interest,
+            self._pauses,
+        )
 
     # --- what the driver calls ---
 
@@ -165,12 +156,11 @@ class Mesh:
         if isinstance(event, FrameArrived):
             node = self._connections.node_of(event.connection)
             if node is not None:
-                self._take_frame(node, event.frame, now, outputs)
+                self._reception.take_frame(node, event.frame, now, outputs)
         elif isinstance(event, BundleArrived):
             node = self._connections.node_of(event.connection)
             if node is not None:
-                self._detector.heard(node, now, outputs)
-                self._take_bundle(node, event.bundle, now, outputs)
+                self._reception.take_bundle(node, event.bundle, now, outputs)
         elif isinstance(event, ConnectionOpened):
             self._on_opened(event, now, outputs)
         elif isinstance(event, ConnectionClosed):
@@ -337,91 +327,6 @@ class Mesh:
         if node is None or self._connections.is_connected(node):
             return
         self._traffic.unreachable(node)
-
-    # --- frames ---
-
-    def _frame_handlers(self) -> dict[type[Frame], Callable[[NodeId, Any, float, list[Output]], None]]:
-        detector, overlay, broadcast = self._detector, self._overlay, self._traffic.broadcast
-        return {
-            Pong: detector.on_pong,
-            PingRequest: detector.on_ping_request,
-            PingResult: detector.on_ping_result,
-            Neighbor: overlay.on_neighbor,
-            NeighborReply: overlay.on_neighbor_reply,
-            Disconnect: overlay.on_disconnect,
-            IHave: self._on_ihave,
-            Graft: broadcast.on_graft,
-            Prune: broadcast.on_prune,
-            Skipped: self._traffic.on_skipped,
-            Update: self._on_update,
-            Discover: self._on_discover,
-            DiscoveryResponse: self._on_response,
-            InterestSeen: self._on_interest_seen,
-            Pause: self._pauses.on_pause,
-            Resume: self._pauses.on_resume,
-        }
-
-    def _take_frame(self, node: NodeId, frame: Frame, now: float, outputs: list[Output]) -> None:
-        self._detector.heard(node, now, outputs)
-        if isinstance(frame, Ping):
-            outputs.append(SendFrame(node, Pong(id=frame.id)))
-            return
-        if isinstance(frame, IHave | Graft | Prune):
-            self._overlay.stray(node, now, outputs)
-        handler = self._on_frame.get(type(frame))
-        if handler is None:
-            outputs.append(Misbehaved(node, f"{type(frame).__name__} is not for an open link"))
-        else:
-            handler(node, frame, now, outputs)
-
-    def _take_bundle(self, node: NodeId, bundle: Bundle, now: float, outputs: list[Output]) -> None:
-        if bundle.kind == KIND_BROADCAST:
-            self._overlay.stray(node, now, outputs)
-            if not self.is_joined:
-                self._early.keep(node, bundle, sum(len(batch.body) for batch in bundle.batches))
-                return
-        self._traffic.on_bundle(node, bundle, now, outputs)
-
-    def _on_ihave(self, node: NodeId, frame: IHave, now: float, outputs: list[Output]) -> None:
-        if self.is_joined:
-            self._traffic.broadcast.on_ihave(node, frame, now, outputs)
-        else:
-            self._early.keep(node, frame, len(frame.bundles))
-
-    def _on_joined(self, now: float, outputs: list[Output]) -> None:
-        """From here on broadcasts count, and others may know what is wanted here."""
-        self._own_interest.flush(now, outputs)
-        for node, item in self._early.take():
-            if isinstance(item, IHave):
-                self._traffic.broadcast.on_ihave(node, item, now, outputs)
-            else:
-                self._traffic.on_bundle(node, item, now, outputs)
-
-    def _on_update(self, node: NodeId, frame: Update, now: float, outputs: list[Output]) -> None:
-        refutations = self._membership.refutations
-        self._membership.take(frame.records, frame.claims, node, now, outputs)
-        if self._membership.refutations > refutations:
-            self._detector.refuted()
-        if frame.interest:
-            self._interest.take(frame.interest, node, now, outputs)
-
-    def _on_discover(self, node: NodeId, frame: Discover, now: float, outputs: list[Output]) -> None:
-        self._discovery.on_discover(node, frame, self._traffic.heads(), now, outputs)
-
-    def _on_response(self, node: NodeId, frame: DiscoveryResponse, now: float, outputs: list[Output]) -> None:
-        was_joined = self.is_joined
-        if not was_joined:
-            # What was broadcast before this node joined is over: a replay of it does not pass.
-            for head in frame.heads:
-                self._traffic.set_head(head)
-        self._discovery.on_response(node, frame, now, outputs)
-        if frame.interest:
-            self._interest.take(frame.interest, node, now, outputs)
-        if self.is_joined and not was_joined:
-            self._on_joined(now, outputs)
-
-    def _on_interest_seen(self, node: NodeId, frame: InterestSeen, now: float, outputs: list[Output]) -> None:
-        self._own_interest.acknowledged(node, frame.version, outputs)
 
     def _interest_since(self, node: NodeId, boot: int, version: int) -> tuple[Signed, ...]:
         source = self._own_interest if node == self.me else self._interest
