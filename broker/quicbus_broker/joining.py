@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from quicbus.logs import logger_for
 from quicbus_broker.addresses import AdvertisedAddresses
 from quicbus_broker.dial_back import DialBacks
 from quicbus_broker.lan import LanDiscovery
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 
     from quicbus.transport.endpoint import Endpoint
     from quicbus_broker.mesh.driver import MeshDriver
-    from quicbus_broker.mesh.outputs import NodeId
+    from quicbus_broker.mesh.outputs import DialFailed, NodeId
     from quicbus_broker.node import NodeIdentity
     from quicbus_broker.settings import BrokerSettings
 
 __all__ = ["Joining"]
+
+PATIENCE_S = 5.0
+"""A mesh that is there is found within this; then it is told why it was not."""
 
 
 class Joining:
@@ -53,6 +57,9 @@ class Joining:
             clock=clock,
         )
         self._offers = 0
+        self._failures: dict[str, DialFailed] = {}
+        """Of seeds, the last one of each."""
+        self._log = logger_for("quicbus_broker.mesh", node=me.hex())
         self._lan: LanDiscovery | None = None
         if settings.discover:
             self._lan = LanDiscovery(
@@ -73,6 +80,7 @@ class Joining:
         """Say who this node is, and look for the mesh."""
         self._driver.on_arrival = self._reachability.arrived
         self._driver.on_reached = self._reachability.reached
+        self._driver.on_dial_failed = self._dial_failed
         self._driver.start(
             self._endpoint, addresses=self.addresses, seeds=self._settings.seed, remembered=self._memory.load()
         )
@@ -82,6 +90,7 @@ class Joining:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._memory.keep(self._driver.mesh.members), name="broker-members")
             tasks.create_task(self._reachability.run(), name="broker-addresses")
+            tasks.create_task(self._tell_while_apart(), name="broker-joined")
             if self._lan is not None:
                 tasks.create_task(self._lan.run(), name="broker-lan")
 
@@ -89,6 +98,23 @@ class Joining:
         """Write down who is there now."""
         await self._reachability.close()
         await asyncio.to_thread(self._memory.save, self._driver.mesh.members())
+
+    def _dial_failed(self, failure: DialFailed) -> None:
+        if failure.address in self._settings.seed:
+            self._failures[failure.address] = failure
+
+    async def _tell_while_apart(self) -> None:
+        """Warn where no seed has answered, with the reason of each: a node alone works, and nobody would notice."""
+        await asyncio.sleep(PATIENCE_S)
+        others = [seed for seed in self._settings.seed if not self._is_self(seed)]
+        if not others or self._settings.mode == "server" or any(self._driver.links):
+            return
+        told = [f"{seed} ({self._failures[seed].reason})" if seed in self._failures else seed for seed in others]
+        self._log.warning("= no seed has answered yet, trying on: %s", "; ".join(told))
+
+    def _is_self(self, seed: str) -> bool:
+        failure = self._failures.get(seed)
+        return failure is not None and failure.is_self
 
     def _said_by(self, node: NodeId) -> tuple[str, ...] | None:
         for member in self._driver.mesh.members():

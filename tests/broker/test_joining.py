@@ -10,8 +10,9 @@ import pytest
 from quicbus.identity import Authority
 from quicbus.identity.data_folder import prepare_node_folder
 from quicbus.transport.engines import engine_named
+from quicbus_broker import joining
 from quicbus_broker.joining import Joining
-from quicbus_broker.mesh.outputs import Dial, State
+from quicbus_broker.mesh.outputs import Dial, DialFailed, State
 from quicbus_broker.mesh.views import MemberView
 from quicbus_broker.node import NodeIdentity
 from quicbus_broker.settings import BrokerSettings
@@ -44,7 +45,10 @@ class FakeDriver:
 
     def __init__(self) -> None:
         self.mesh = self
-        self.on_arrival = self.on_reached = None
+        self.on_arrival: Any = None
+        self.on_reached: Any = None
+        self.on_dial_failed: Any = None
+        self.links: list[object] = []
         self.view: list[MemberView] = []
         self.started: dict[str, Any] = {}
         self.performed: list[object] = []
@@ -123,11 +127,35 @@ async def test_nodes_that_share_a_folder_remember_apart(tmp_path: Path) -> None:
 
 async def test_where_it_was_reached_becomes_an_address_of_its_record(folder: Path) -> None:
     node = Node(folder)
-    assert node.driver.on_reached is not None
-    node.driver.on_reached("9.9.9.9:9")  # type: ignore[unreachable]  # `start` has set it
+    node.driver.on_reached("9.9.9.9:9")
 
     assert node.driver.addresses == [("127.0.0.1:5000", "9.9.9.9:9")]
     assert node.joining.addresses == ("127.0.0.1:5000", "9.9.9.9:9")
+    node.identity.close()
+
+
+@pytest.mark.parametrize(
+    ("failed", "told"),
+    [
+        ([DialFailed("a:1", None, "no answer")], ["a:1 (no answer); b:2"]),
+        ([DialFailed("a:1", None, "itself", is_self=True)], ["b:2"]),
+        ([DialFailed(seed, None, "itself", is_self=True) for seed in ("a:1", "b:2")], []),
+    ],
+)
+async def test_seeds_that_do_not_answer_are_told_once_with_the_reason(
+    failed: list[DialFailed],
+    told: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(joining, "PATIENCE_S", 0.0)
+    node = Node(folder, seed=("a:1", "b:2"))
+    for failure in failed:
+        node.driver.on_dial_failed(failure)
+    await node.joining._tell_while_apart()
+
+    assert [record.getMessage().partition("trying on: ")[2] for record in caplog.records] == told
     node.identity.close()
 
 

@@ -85,6 +85,8 @@ async def test_a_node_waits_for_a_seed_that_comes_later(tmp_path: Path) -> None:
     async with nodes_in(tmp_path) as nodes:
         address = f"127.0.0.1:{free_port()}"
         second = await nodes.start("second", address)
+        line = await asyncio.to_thread(second.wait_line, "no seed has answered", stream="stderr")
+        assert f"{address} (connection refused" in line
         await nodes.start("first", listen=address)
 
         await wait_members(second, linked("first"))
@@ -107,6 +109,7 @@ async def test_a_node_whose_seed_is_itself_is_a_mesh_of_one(tmp_path: Path) -> N
 
         await wait_members(first, linked("second"))
         await assert_carries(second, first)
+        assert first.stderr_lines == []
 
 
 async def test_a_restarted_node_finds_the_mesh_when_every_seed_is_gone(tmp_path: Path) -> None:

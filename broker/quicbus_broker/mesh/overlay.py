@@ -160,6 +160,8 @@ class Overlay:
                 self._retries.failed(node, now)
 
     def dial_failed(self, event: DialFailed, now: float, outputs: list[Output]) -> None:
+        if event.is_self:
+            self._seeds.forget(event.address)
         attempt = self._dials.failed(event, now, outputs)
         if attempt is not None:
             self._give_up(attempt, event.is_final, now, outputs)
