@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quicbus.identity import Credential
-    from quicbus.transport.connection import Address, Connection
+    from quicbus.transport.connection import Address
     from quicbus.transport.engine import Engine, Terminated
     from quicbus_broker.mesh.outputs import NodeId
 
@@ -79,33 +79,28 @@ async def reaches(address: Address, node: NodeId, *, credential: Credential, eng
     try:
         async with await Endpoint.open(bind=None, engine=engine, settings=settings) as endpoint:
             probe = _Probe()
-            connection = endpoint.dial(address, configuration, probe.made)
+            connection = endpoint.dial(address, configuration, lambda _: probe)
             async with asyncio.timeout(TIMEOUT_S):
                 await probe.over.wait()
+            # Not before the turn is over in which TLS was done: the listener would not hear of the end.
+            connection.close(CloseCode.GOODBYE, "")
             return probe.is_connected and connection.listener_node == node
     except (OSError, TimeoutError):
         return False
 
 
 class _Probe:
-    """A `ConnectionHandler` that says nothing and hangs up as soon as TLS has shown who is there."""
+    """A `ConnectionHandler` that says nothing and waits until TLS has shown who is there."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
         self.is_connected = False
-        self._connection: Connection | None = None
-
-    def made(self, connection: Connection) -> _Probe:
-        self._connection = connection
-        return self
 
     def negotiated(self) -> None: ...
 
     def connected(self, channel_binding: bytes) -> None:
-        assert self._connection is not None
         self.is_connected = True
         self.over.set()
-        self._connection.close(CloseCode.GOODBYE, "")
 
     def stream_data(self, stream_id: int, data: bytes, ended: bool) -> None: ...
 
