@@ -20,6 +20,7 @@ from quicbus_broker.mesh.forwarding import Forwarding
 from quicbus_broker.mesh.gossip import Gossip
 from quicbus_broker.mesh.interest_table import InterestTable
 from quicbus_broker.mesh.membership import Membership
+from quicbus_broker.mesh.orphans import Orphans
 from quicbus_broker.mesh.outputs import (
     BundleArrived,
     CloseConnection,
@@ -100,6 +101,7 @@ class Mesh:
         self._own_interest = OwnInterest(me, boot, signing, config, self._table)
         self._interest = InterestTable(me, signing, self._table, interest)
         self._discovery = Discovery(me, self._table, self._membership, config, rng, self._interest_since)
+        self._orphans = Orphans(me, self._table, self._connections, config, rng)
         self._forwarding = Forwarding(me, self._table, self._interest, config, rng, self._detector.rtt_s)
         ways = Ways(
             self._connections.is_connected, self._overlay.want_contact, self._overlay.touch, lambda: self.neighbors
@@ -133,6 +135,7 @@ class Mesh:
         outputs: list[Output] = []
         self._membership.start(self.name, self.boot, self.mode, addresses, now, outputs)
         self._discovery.start(now, is_alone=not seeds and not remembered)
+        self._orphans.start(now)
         self._overlay.start(seeds, remembered, now, outputs)
         return self._settle(outputs, now)
 
@@ -144,6 +147,7 @@ class Mesh:
         outputs: list[Output] = []
         self._membership.start(self.name, self.boot, self.mode, (), now, outputs)
         self._discovery.start(now, is_alone=True)
+        self._orphans.start(now)
         for node, connection, boot in neighbors:
             opened = ConnectionOpened(connection, node, boot, self.me < node, "")
             self._connections.opened(opened, now, outputs)
@@ -177,6 +181,8 @@ class Mesh:
                 part.tick(now, outputs)
         if now >= self._discovery.next_timer():
             self._discovery.tick(now, self._overlay.neighbors, outputs)
+        if now >= self._orphans.next_timer():
+            self._orphans.tick(now, self._overlay.neighbors, outputs)
         return self._settle(outputs, now)
 
     def next_timer(self) -> float:
@@ -188,6 +194,7 @@ class Mesh:
             self._overlay.next_timer(),
             self._traffic.next_timer(),
             self._discovery.next_timer(),
+            self._orphans.next_timer(),
         )
 
     def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
