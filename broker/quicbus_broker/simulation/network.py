@@ -205,11 +205,14 @@ class Network:
         schedule.at(time, self._arrive, end.peer, event)
 
     def retransmission_s(self, latency_s: float) -> float:
-        """Return how much later a packet arrives for being lost: one probe time-out, then twice as long each."""
+        """Return how much later a packet arrives for being lost: one probe time-out, then twice as long each.
+
+        Not longer than a second and a round trip: what is sent meanwhile brings ACKs that tell of the loss.
+        """
         time_s, timeout_s = 0.0, 3 * latency_s + 0.025
         while self._rng.random() < self.loss:
             time_s += timeout_s
-            timeout_s *= 2
+            timeout_s = min(2 * timeout_s, 1.0 + 2 * latency_s)
         return time_s
 
     def _arrive(self, end: End, event: MeshInput) -> None:
