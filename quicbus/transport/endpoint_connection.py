@@ -91,6 +91,9 @@ class EndpointConnection:
         self._handshake_deadline: float | None = now + settings.handshake_timeout_s
         self._linger_until: float | None = None
         self._closing: Terminated | None = None
+        self._unanswered_since: float | None = None
+        """The handshake was completed then, and nothing was sent since."""
+        self._last_before_close: list[bytes] = []
         self._is_terminated = False
         self._close_cause = ""
         self._repeats_ping = False
@@ -220,7 +223,8 @@ class EndpointConnection:
 
     def datagrams_to_send(self, now: float) -> list[tuple[Path, list[bytes]]]:
         """Return what wants to leave now, and where to."""
-        datagrams = self._quic.datagrams_to_send(now)
+        datagrams = self._last_before_close + self._quic.datagrams_to_send(now)
+        self._last_before_close, self._unanswered_since = [], None
         if not self._is_validated and self._closing is not None:
             datagrams = self._affordable(datagrams)
         if not datagrams:
@@ -276,6 +280,9 @@ class EndpointConnection:
             return
         self._closing = Terminated(int(code), cut_reason(reason), is_application=True, is_local=True)
         self._close_cause = cause
+        if self._is_client and self._unanswered_since is not None:
+            # qh3 would leave out the end of the handshake, and the listener could not read the close.
+            self._last_before_close = self._quic.datagrams_to_send(self._unanswered_since)
         self._quic.close(code, reason)
         self._owner.mark_dirty(self)
 
@@ -370,6 +377,7 @@ class EndpointConnection:
                 self._handler.negotiated()
             elif isinstance(event, HandshakeCompleted):
                 self.is_complete = self._is_validated = True
+                self._unanswered_since = now
                 self._end_handshake()
                 if self._knows_listener(event.listener_certificate):
                     self._handler.connected(event.channel_binding)

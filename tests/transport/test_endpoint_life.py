@@ -15,7 +15,7 @@ from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engines import engine_named
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.wire.close_codes import CloseCode
-from tests.transport.pump import authority, encrypted_pairing, every_pairing, listening
+from tests.transport.pump import authority, dialing, encrypted_pairing, every_pairing, listening
 from tests.transport.recorder import LOCALHOST, Recorder, Recorders, dial, eventually, opened
 from tests.transport.relay import RawSocket
 
@@ -47,6 +47,24 @@ async def test_closing_an_endpoint_tells_all_connections(dialer: str, listener: 
             assert (termination.code, termination.reason) == (CloseCode.GOING_AWAY, "this node is stopping")
         assert all(session.termination is not None for session in sessions.sessions)
         assert here.statistics().connections == 0
+
+
+class HangingUp(Recorder):
+    def connected(self, channel_binding: bytes) -> None:
+        super().connected(channel_binding)
+        self.connection.close(CloseCode.GOODBYE, "wrong number")
+
+
+@every_pairing
+async def test_a_dialer_that_hangs_up_as_soon_as_it_knows_who_is_there_is_heard(dialer: str, listener: str) -> None:
+    sessions = Recorders()
+    network = MemoryNetwork()
+    async with opened(listener, sessions, network=network) as here, opened(dialer, network=network) as there:
+        there.dial(here.address, dialing(), HangingUp)
+        termination = await (await sessions.first()).wait_closed()
+
+        assert (termination.code, termination.reason) == (CloseCode.GOODBYE, "wrong number")
+        assert here.statistics().half_open == 0
 
 
 async def test_closing_releases_everything() -> None:
