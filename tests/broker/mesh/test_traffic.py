@@ -65,7 +65,9 @@ def direct(origin: bytes = NODE, target: bytes = ME, boot: int = 10, kind: int =
 
 
 def sent(outputs: list[Output]) -> list[tuple[bytes, int, int]]:
-    return [(each.node, each.bundle.kind, each.bundle.batches[0].sequence) for each in outputs]  # type: ignore[union-attr]
+    bundles = [(each.node, each.bundle) for each in outputs if isinstance(each, SendBundle)]
+    assert len(bundles) == len(outputs)
+    return [(node, bundle.kind, bundle.batches[0].sequence) for node, bundle in bundles]
 
 
 def test_a_connected_node_gets_numbered_bundles_unsigned() -> None:
