@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,7 @@ class MeshDriver:
         self._wants_end_turn = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._wants_timer = False
         self._has_started = self._is_closed = False
         self._unanswered: dict[NodeId, None] | None = None
         """While this node leaves: the neighbours that may not have heard of it yet."""
@@ -343,16 +345,21 @@ class MeshDriver:
                     self._outputs += self.mesh.handle(self._inputs.popleft(), self._clock())
         finally:
             self._is_busy = False
-        self._arm_timer()
+        if not self._wants_timer and not self._is_closed:  # Once for all that this turn brings.
+            self._wants_timer = True
+            asyncio.get_running_loop().call_soon(self._guarded, self._arm_timer)
 
     def _arm_timer(self) -> None:
+        self._wants_timer = False
+        if self._is_closed:
+            return
         when = min(self.mesh.next_timer(), self._dialing.next_timer())
         if self._timer is not None:
             if self._timer_at <= when:
                 return  # It comes too early and is set again then: dearer to move with each event.
             self._timer.cancel()
             self._timer = None
-        if when < float("inf") and not self._is_closed:
+        if when < math.inf:
             self._timer_at = max(when, self._clock() + TIMER_GRANULARITY_S)
             self._timer = asyncio.get_running_loop().call_at(self._timer_at, self._guarded, self._on_timer)
 
