@@ -175,8 +175,9 @@ class Subscription:
         """Return once all nodes that the broker is linked to know of the subscription, and how many those are.
 
         In a mesh of up to seven brokers that is all of them, and what is published anywhere from then on reaches it; a
-        larger mesh needs a few more round trips. With a single broker it is as soon as it has confirmed. When the
-        connection is lost it waits for that of the next broker. Raises `WaitTimeout`, and what entering raises.
+        larger mesh needs a few more round trips. With a single broker it is as soon as it has confirmed; one that has
+        not found its mesh yet does not answer before it has. When the connection is lost it waits for that of the next
+        broker. Raises `WaitTimeout`, and what entering raises.
         """
         try:
             async with asyncio.timeout(timeout):

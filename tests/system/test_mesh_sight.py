@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import quicbus
 from quicbus.identity import Authority
 from quicbus.identity.data_folder import prepare_node_folder
-from quicbus.testing.launcher import run_quicbus
+from quicbus.testing.launcher import Launched, quicbus_command, run_quicbus
 from quicbus_broker import (
     Broker,
     BrokerEvent,
@@ -103,6 +103,22 @@ async def test_the_command_shows_two_nodes_of_one_name_apart(tmp_path: Path) -> 
         shown = await asyncio.to_thread(run_quicbus, "peers", environment=environment)
         assert shown.stdout.count("osaka !") == 2
         assert "2 nodes have the name osaka: " in shown.stdout
+
+
+async def test_watch_tells_who_comes_and_who_fails(tmp_path: Path) -> None:
+    async with nodes_in(tmp_path) as nodes:
+        tokyo = await nodes.start("tokyo")
+        environment = {**tokyo.environment, "QUICBUS_ENGINE": tokyo.engine}
+        with Launched([*quicbus_command(), "peers", "--watch", "--interval", "0.1"], environment=environment) as watch:
+            await asyncio.to_thread(watch.wait_line, "answers here")
+            osaka = await nodes.start("osaka", tokyo)
+            await asyncio.to_thread(
+                watch.wait_line, lambda line: f"osaka {osaka.node[:8]}" in line and "linked" in line
+            )
+            osaka.kill()
+            await asyncio.to_thread(watch.wait_line, f"osaka {osaka.node[:8]} alive -> suspect")
+            watch.interrupt()
+            assert (await asyncio.to_thread(watch.wait)).code == 0
 
 
 class Brokers:
