@@ -28,6 +28,7 @@ __all__ = [
     "numbers",
     "stopped",
     "wait_event",
+    "wait_held",
 ]
 
 DEADLINE_S = 40.0
@@ -66,6 +67,17 @@ async def wait_event(events: EventFeed, kind: type[E]) -> E:
         if isinstance(event, kind):
             return event
     raise AssertionError(f"the client was closed before {kind.__name__}")
+
+
+async def wait_held(publisher: quicbus.Client) -> None:
+    """Return once the publisher waits: round trips pass, and the broker takes no more of it."""
+    while True:
+        before = publisher.statistics()
+        for _ in range(3):
+            await publisher.ping(DEADLINE_S)
+        after = publisher.statistics()
+        if after.accepted and (before.published, before.accepted) == (after.published, after.accepted):
+            return
 
 
 def numbers(messages: list[quicbus.Message]) -> list[int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import quicbus
 from tests.system.buses import assert_broker_balances, assert_publisher_balances, eventually, final_statistics, stopped
-from tests.system.nodes import Nodes, free_port, nodes_in
+from tests.system.nodes import Nodes, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "Load", "MeshOfProcesses", "Publisher", "Taker", "load_on", "mesh_of", "seeded"]
 
 NAMES = ("amsterdam", "berlin", "cairo", "delhi", "essen")
+DEADLINE_S = 100.0
+"""Of a whole test: nodes that were apart find each other after pauses of up to half a minute."""
 BURST = 5
 PAUSE_S = 0.02
 """Each publisher sends a burst so often: load that five brokers and their clients bear on two busy cores."""
@@ -87,15 +89,16 @@ class MeshOfProcesses:
     async def kill(self, *names: str) -> None:
         """End nodes as a crash does; their clients go on elsewhere."""
         for name in names:
+            await self._forget(name)
+        for name in names:
             self.nodes[name].kill()
         for name in names:
             await asyncio.to_thread(self.nodes.pop(name).wait)
-            await self._forget(name)
 
     async def stop(self, name: str) -> dict[str, Any]:
         """Stop a node gracefully; returns its last statistics."""
-        node = self.nodes.pop(name)
         await self._forget(name)
+        node = self.nodes.pop(name)
         return final_statistics(await stopped(node))
 
     @contextlib.contextmanager
@@ -140,7 +143,7 @@ class MeshOfProcesses:
     async def assert_books(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Stop nodes and check their books; returns their last statistics."""
         wanted = list(self.nodes if names is None else names)
-        statistics = {name: await self.stop(name) for name in wanted}
+        statistics = dict(zip(wanted, await asyncio.gather(*map(self.stop, wanted)), strict=True))
         for each in statistics.values():
             assert_broker_balances(each["books"])
             refused = Counter(each["mesh"]["dropped"])
@@ -175,16 +178,18 @@ async def mesh_of(
     folder: Path, names: tuple[str, ...] = NAMES, partitions: Partitions | None = None
 ) -> AsyncIterator[MeshOfProcesses]:
     """Nodes that are all linked to each other, both engines mixed, and a deadline for all that is done with them."""
-    async with nodes_in(folder) as nodes:
-        mesh = MeshOfProcesses(nodes, partitions)
-        try:
+    nodes = Nodes(folder)
+    mesh = MeshOfProcesses(nodes, partitions)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
             first = await mesh.start(names[0])
             await asyncio.gather(*(mesh.start(name) for name in names[1:]))
             mesh.nodes = {names[0]: first, **{name: mesh.nodes[name] for name in names[1:]}}
             await mesh.wait_whole()
             yield mesh
-        finally:
-            await mesh.close()
+    finally:
+        await mesh.close()
+        nodes.close()
 
 
 # --- load -------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.system.buses import (
     numbers,
     stopped,
     wait_event,
+    wait_held,
 )
 
 if TYPE_CHECKING:
@@ -108,17 +109,6 @@ async def test_block_makes_the_publisher_wait_and_loses_nothing(engine: str, dat
             books = final_statistics(await stopped(broker))["books"]
     assert_broker_balances(books)
     assert (books["handed_over"], books["dropped"]) == (total + 1_000, {})
-
-
-async def wait_held(publisher: quicbus.Client) -> None:
-    """Return once the publisher waits: round trips pass, and the broker takes no more of it."""
-    while True:
-        before = publisher.statistics()
-        for _ in range(3):
-            await publisher.ping(DEADLINE_S)
-        after = publisher.statistics()
-        if after.accepted and (before.published, before.accepted) == (after.published, after.accepted):
-            return
 
 
 async def test_a_blocking_subscriber_without_progress_is_ended_and_the_publisher_goes_on(
