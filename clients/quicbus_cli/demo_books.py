@@ -148,13 +148,11 @@ class Books:
     def _broker(self, node: str, name: str) -> dict[str, Any]:
         state = next((peer.state for peer in self.peers if peer.node == node), "unknown")
         delivered = sum(seen.by_broker[name] for seen in self.subscribers)
-        statistics = self.told.get(name, {})
-        books, mesh = statistics.get("books", {}), statistics.get("mesh", {})
         return {
             "name": name,
             "node": node,
             "state": "killed" if name == self.killed else state,
             "delivered": delivered,
-            "books": {key: books.get(key) for key in ("accepted", "deliveries", "handed_over", "dropped", "queued")},
-            "mesh": {key: mesh.get(key) for key in ("sent", "relayed", "repaired", "dropped", "lost_in_mesh")},
+            "books": self.told.get(name, {}).get("books"),
+            "mesh": self.told.get(name, {}).get("mesh"),
         }

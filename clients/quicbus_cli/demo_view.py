@@ -107,8 +107,8 @@ def summary_table(books: Books) -> Table:
 def _broker_line(broker: dict[str, Any]) -> str:
     line = f"{broker['state']}, delivered {broker['delivered']}"
     books, mesh = broker["books"], broker["mesh"]
-    if books["accepted"] is None:
-        return line
+    if not books or not mesh:
+        return line  # it was killed
     line += f"; took {books['accepted']} from publishers, sent {mesh['sent']} bundles to other brokers"
     dropped = [f"{count} {reason}" for reason, count in (books["dropped"] | mesh["dropped"]).items() if count]
     return f"{line}; dropped {', '.join(dropped)}" if dropped else line
