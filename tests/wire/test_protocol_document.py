@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from quicbus import limits
 from quicbus.identity.binding import ChannelBindingSink
 from quicbus.identity.proof import _signed_bytes
-from quicbus.wire import batch, frames, records
+from quicbus.wire import batch, frames, node_frames, records
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
 
+if TYPE_CHECKING:
+    import msgspec
+
+NODE_FRAMES = [cls for cls in node_frames.NODE_FRAME_TYPES.values() if cls.TYPE not in frames.FRAME_TYPES]
+NODE_VALUES = [
+    node_frames.Signed,
+    node_frames.MemberRecord,
+    node_frames.Claim,
+    node_frames.Summary,
+    node_frames.Head,
+    node_frames.InterestPiece,
+    node_frames.InterestEntry,
+]
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 
@@ -72,9 +86,9 @@ def test_worked_example_of_the_proof_is_what_the_code_signs() -> None:
     assert _signed_bytes("0f" * 16, channel_binding(), bytes(range(16)), "client") == example("signed")
 
 
-@pytest.mark.parametrize("cls", frames.FRAME_TYPES.values(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [*frames.FRAME_TYPES.values(), *NODE_FRAMES], ids=lambda cls: cls.__name__)
 def test_every_frame_and_each_of_its_fields_is_described(cls: type[frames.Frame]) -> None:
-    start = re.search(rf"\*\*{cls.__name__}\*\* \(0x{cls.TYPE:02X}[,)]", DOCUMENT)
+    start = re.search(rf"\*\*{cls.__name__}\*\*\s\(0x{cls.TYPE:02X}[,)]", DOCUMENT)
     assert start is not None, f"{cls.__name__} (0x{cls.TYPE:02X}) is not described"
     section = re.split(r"\n\n\*\*|\n## ", DOCUMENT[start.start() :])[0]
     missing = [name for name in cls.__struct_fields__ if f"`{name}`" not in section]
@@ -83,6 +97,18 @@ def test_every_frame_and_each_of_its_fields_is_described(cls: type[frames.Frame]
     if cls is frames.Welcome:
         missing += [name for name in frames.Limits.__struct_fields__ if f"`limits.{name}`" not in section]
     assert not missing, f"{cls.__name__}: {missing} not described"
+
+
+@pytest.mark.parametrize("cls", NODE_VALUES, ids=lambda cls: cls.__name__)
+def test_every_value_of_node_frames_and_each_of_its_fields_is_described(cls: type[msgspec.Struct]) -> None:
+    start = re.search(rf"\*\*{cls.__name__}\*\*[, ]", DOCUMENT)
+    assert start is not None, f"{cls.__name__} is not described"
+    section = re.split(r"\n\n\*\*|\n## ", DOCUMENT[start.start() :])[0]
+    missing = [name for name in cls.__struct_fields__ if f"`{name}`" not in section]
+    assert not missing, f"{cls.__name__}: {missing} not described"
+    if cls.__struct_config__.array_like:
+        places = [section.index(f"`{name}`") for name in cls.__struct_fields__]
+        assert places == sorted(places), "elements of an array are described in their order"
 
 
 @pytest.mark.parametrize("code", CloseCode, ids=lambda code: code.name)
