@@ -32,6 +32,7 @@ __all__ = [
     "FLAG_HEADERS",
     "FLAG_REQUEST",
     "FLAG_WIDE",
+    "MIN_BODY_SIZE",
     "Body",
     "decode_headers",
     "encode_body",
@@ -54,6 +55,8 @@ _KNOWN_FLAGS = FLAG_WIDE | FLAG_HEADERS | FLAG_REQUEST
 
 # flags, topic size, reply topic size, count, number, expires_in in ms (0: never)
 _BODY = struct.Struct("<BHHIQQ")
+MIN_BODY_SIZE = _BODY.size
+"""`peek_body` takes whatever is at least this long."""
 _ONE_SIZE = struct.Struct("<H")
 _HEADERS_SIZE = struct.Struct("<H")
 _SWAP = sys.byteorder == "big"

@@ -18,6 +18,7 @@ import struct
 import msgspec
 
 from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import MIN_BODY_SIZE
 
 __all__ = [
     "EVERYONE",
@@ -139,7 +140,10 @@ def encode_signature(signature: bytes) -> bytes:
 
 
 def decode_bundle(kind: int, payload: bytes) -> Bundle:
-    """Read the payload of a record; raises `ProtocolViolation`. Neither signature nor bodies are checked yet."""
+    """Read the payload of a record; raises `ProtocolViolation`.
+
+    Neither signature nor bodies are checked yet, save that `peek_body` takes each of these.
+    """
     try:
         hops, age_ms = struct.unpack_from("<BI", payload)
         start = 5
@@ -183,6 +187,9 @@ def _decode_batch(payload: bytes, offset: int) -> tuple[BundleBatch, int]:
     end = offset + 4 + size
     if body_start > end or end > len(payload):
         raise ProtocolViolation("a batch that is longer than its bundle")
+    if end - body_start < MIN_BODY_SIZE:
+        # Checked here, as bundles that wait are counted when they are dropped: long after their sender can be blamed.
+        raise ProtocolViolation(f"a batch with a body of {end - body_start} bytes")
     if not sequence or bool(group_size) != bool(filter_size):
         raise ProtocolViolation("a batch without a number, or with half a group")
     after: tuple[tuple[bytes, int, int], ...] = ()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import MIN_BODY_SIZE, peek_body
 from quicbus.wire.bundles import (
     EVERYONE,
     KIND_BROADCAST,
@@ -35,6 +36,7 @@ ID = st.binary(min_size=16, max_size=16)
 POSITIVE = st.integers(1, 2**64 - 1)
 KINDS = [KIND_BROADCAST, KIND_DIRECT, KIND_RELAY, KIND_RETURNED]
 NAME = TEXT.filter(bool)
+BODY = b"body" * 10
 
 BATCHES = st.builds(
     BundleBatch,
@@ -43,7 +45,7 @@ BATCHES = st.builds(
     sequence=POSITIVE,
     first=st.integers(0, 2**32 - 1),
     publisher=TEXT,
-    body=st.binary(max_size=40),
+    body=st.binary(min_size=MIN_BODY_SIZE, max_size=80),
     after=st.lists(st.tuples(ID, U64, U64), max_size=3).map(tuple),
 ) | st.builds(
     BundleBatch,
@@ -52,7 +54,7 @@ BATCHES = st.builds(
     sequence=POSITIVE,
     first=st.just(0),
     publisher=TEXT,
-    body=st.binary(max_size=40),
+    body=st.binary(min_size=MIN_BODY_SIZE, max_size=80),
     group=NAME,
     filter=NAME,
 )
@@ -70,7 +72,7 @@ BUNDLES = st.builds(
     signature=st.binary(max_size=80),
 )
 BUNDLE = Bundle(
-    KIND_BROADCAST, b"o" * 16, 1, 2, EVERYONE, 0, (BundleBatch(3, 4, 5, 6, "al", b"body"),), 7, 8, b"", b"sign"
+    KIND_BROADCAST, b"o" * 16, 1, 2, EVERYONE, 0, (BundleBatch(3, 4, 5, 6, "al", BODY),), 7, 8, b"", b"sign"
 )
 
 
@@ -107,17 +109,17 @@ def test_age_beyond_its_field_stays_at_the_largest() -> None:
 
 
 def test_layout_is_the_documented_one() -> None:
-    batch = BundleBatch(3, 4, 5, 6, "al", b"body", after=((b"n" * 16, 7, 8),))
+    batch = BundleBatch(3, 4, 5, 6, "al", BODY, after=((b"n" * 16, 7, 8),))
     front, body = encode_batch(batch)
     after = b"n" * 16 + (7).to_bytes(8, "little") + (8).to_bytes(8, "little")
     expected = (
-        (66).to_bytes(4, "little"),
+        (102).to_bytes(4, "little"),
         (3).to_bytes(8, "little") + b"\x04" + (5).to_bytes(8, "little") + (6).to_bytes(4, "little"),
         b"\x02" + b"\0\0" + b"\0\0" + b"\x01\0",
         b"al" + after,
     )
-    assert (front, body) == (b"".join(expected), b"body")
-    assert len(front) + len(body) == 66 + 4, "the size counts what follows it"
+    assert (front, body) == (b"".join(expected), BODY)
+    assert len(front) + len(body) == 102 + 4, "the size counts what follows it"
 
 
 # Offsets in a payload: hops and age 5, head 58 (its count last), batch from 63: size, 28 further bytes, the rest.
@@ -148,6 +150,19 @@ def test_malformed_bundle_is_a_violation(change: Callable[[bytes], bytes], why: 
         decode_bundle(KIND_BROADCAST, change(payload(BUNDLE)))
 
 
+@pytest.mark.parametrize("size", [0, 4, MIN_BODY_SIZE - 1])
+def test_batch_whose_messages_cannot_be_counted_is_a_violation(size: int) -> None:
+    batch = BundleBatch(3, 4, 5, 6, "al", bytes(size))
+    with pytest.raises(ProtocolViolation, match=f"a body of {size} bytes"):
+        decode_bundle(KIND_RELAY, payload(replace(BUNDLE, batches=(batch,))))
+
+
+def test_messages_of_whatever_is_read_can_be_counted() -> None:
+    batch = BundleBatch(3, 4, 5, 6, "al", bytes(MIN_BODY_SIZE))
+    (read,) = decode_bundle(KIND_RELAY, payload(replace(BUNDLE, batches=(batch,)))).batches
+    assert peek_body(read.body) == (0, 0)
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_bundle_or_a_violation(raw: bytes) -> None:
     with contextlib.suppress(ProtocolViolation):
@@ -159,8 +174,8 @@ def test_mutated_bundles_are_bundles_or_a_violation(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     batches = (
-        BundleBatch(3, 4, 5, 6, "alice", b"body" * 5, after=((b"n" * 16, 7, 8),)),
-        BundleBatch(4, 4, 6, 0, "bob", b"x", "workers", "jobs/#"),
+        BundleBatch(3, 4, 5, 6, "alice", BODY, after=((b"n" * 16, 7, 8),)),
+        BundleBatch(4, 4, 6, 0, "bob", BODY, "workers", "jobs/#"),
     )
     raw = payload(replace(BUNDLE, batches=batches))
     for _ in range(3000):

@@ -34,7 +34,7 @@ def node_credential(name: str) -> Credential:
     return authority().issue_node(name)
 
 
-def direct(sequence: int, body: bytes = b"body", lane: int = 0, number: int = 0) -> Bundle:
+def direct(sequence: int, body: bytes = b"body" * 10, lane: int = 0, number: int = 0) -> Bundle:
     batch = BundleBatch(sequence, lane, sequence, 0, "alice", body)
     return Bundle(KIND_DIRECT, bytes(16), 1, number or sequence, bytes(range(16)), 2, (batch,))
 

@@ -14,7 +14,7 @@ ORIGIN = bytes(range(16))
 TARGET = bytes(range(16, 32))
 
 
-def direct(sequence: int, body: bytes = b"body", lane: int = 3) -> Bundle:
+def direct(sequence: int, body: bytes = b"body" * 10, lane: int = 3) -> Bundle:
     batch = BundleBatch(sequence, lane, sequence, 0, "alice", body)
     return Bundle(KIND_DIRECT, ORIGIN, 1, sequence, TARGET, 2, (batch,))
 
@@ -58,7 +58,7 @@ def test_age_grows_by_the_time_in_the_queue() -> None:
 
 def test_what_was_signed_leaves_as_it_came() -> None:
     outbox = LinkOutbox()
-    batch = BundleBatch(1, 5, 1, 0, "alice", b"body")
+    batch = BundleBatch(1, 5, 1, 0, "alice", b"body" * 10)
     origin_outbox = LinkOutbox()
     origin_outbox.put(Bundle(KIND_BROADCAST, ORIGIN, 1, 9, EVERYONE, 0, (batch,), 32, signature=b"s" * 70), False, 0.0)
     (relayed,) = received(origin_outbox.take(0.0))
@@ -69,7 +69,7 @@ def test_what_was_signed_leaves_as_it_came() -> None:
 
 
 def test_broadcasts_spread_over_the_lanes_and_direct_ones_keep_theirs() -> None:
-    batch = BundleBatch(1, 5, 1, 0, "alice", b"body")
+    batch = BundleBatch(1, 5, 1, 0, "alice", b"body" * 10)
     lanes = [lane_of(Bundle(KIND_BROADCAST, ORIGIN, 1, number, EVERYONE, 0, (batch,))) for number in range(1, 10)]
 
     assert sorted(lanes) == [0, 1, 1, 2, 3, 4, 5, 6, 7]
