@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types tests format bench clean
+.PHONY: help setup demo test lint types tests format bench simulate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ bench: setup ## throughput beside NATS over TLS where nats-server is installed, 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nats-py>=2.9' || true
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
+
+simulate: setup ## thousands of nodes in one process: random worlds, crashes, growth; writes docs/simulation.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulate]'
+	$(BIN)/python -m quicbus_broker.simulation --write docs
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks dist build

@@ -240,7 +240,8 @@ class Scenario:
         down = [place for place in self.world.places if not place.is_up and place.boot]
         if down:
             place = self._rng.choice(down)
-            seeds = self._seeds_for(place.index) if self._rng.random() < 0.7 or not place.remembered else []
+            is_told = place.index in SEEDS or not place.remembered or self._rng.random() < 0.7
+            seeds = self._seeds_for(place.index) if is_told else []
             self.world.start(place, seeds, mode=self._modes[place.index], moves=self._may_move(place.index))
 
     def _may_move(self, index: int) -> bool:

@@ -278,7 +278,7 @@ class World:
             self.on_delivered(process, deliver)
         elif not self.ledger.deliver(process, deliver, self.now):
             self.ledger.returned += 1
-            outputs = mesh_of(process).give_back(deliver.origin, deliver.batch, process.now)
+            outputs = mesh_of(process).give_back(deliver.origin, deliver.batch, deliver.age_ms, process.now)
             # Not from inside `perform`: the machine has more to say first.
             self.schedule.at(self.now, process.perform, outputs)
 
