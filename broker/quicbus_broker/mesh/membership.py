@@ -21,7 +21,7 @@ from quicbus_broker.mesh.outputs import (
     Superseded,
 )
 from quicbus_broker.mesh.own_record import OwnRecord
-from quicbus_broker.mesh.signing import Forged
+from quicbus_broker.mesh.signing import Expired, Forged
 from quicbus_broker.mesh.standings import Standings
 from quicbus_broker.mesh.table import Entry
 
@@ -40,6 +40,8 @@ __all__ = ["Membership"]
 MODES = ("hybrid", "server", "client")
 MAX_ADDRESSES = 16
 """A host with more interfaces names the best."""
+MAX_ADDRESS_SIZE = 260
+"""A DNS name has at most 253 bytes."""
 MAX_VIA = 16
 MAX_NAME_SIZE = 255
 
@@ -112,6 +114,12 @@ class Membership:
         if not self._is_over and self._own.moved(via=nodes[:MAX_VIA]):
             self._own_changed(outputs)
 
+    def renewed(self, now: float, outputs: list[Output]) -> None:
+        """The own certificate was renewed: the record must not end with the old one."""
+        if not self._is_over:
+            self._own.seal_again()
+            self._own_changed(outputs)
+
     def leave(self, now: float, outputs: list[Output]) -> None:
         """Say goodbye to all. Leaving twice is fine."""
         if self._is_over:
@@ -174,7 +182,7 @@ class Membership:
                 if taken is not None:
                     new_claims.append(taken)
             elif claim.age_s and claim.node in changes:
-                self._standings.gone(claim.node, entry.state, now - claim.age_s)
+                self._standings.gone(claim.node, entry.state, now - _believed_age_s(claim, changes[claim.node]))
         self._tell(source, new_records, new_claims, changes, outputs)
 
     def _take_record(
@@ -185,6 +193,8 @@ class Membership:
             return False
         try:
             record = self._signing.open_record(signed)
+        except Expired:
+            return False
         except Forged as forged:
             _blame(source, forged.why, outputs)
             return False
@@ -244,7 +254,7 @@ class Membership:
             if not is_comparison or before is None or not before.is_alive:
                 changes.setdefault(node, entry)
                 self._table.put(entry.as_state(State.FAILED))
-                self._standings.gone(node, State.FAILED, now - claim.age_s)
+                self._standings.gone(node, State.FAILED, now - _believed_age_s(claim, before))
                 return claim
             claim = Claim(node, claim.incarnation, "suspect", claim.accuser)
         elif claim.state != "suspect" or claim.accuser == self._me:
@@ -327,7 +337,8 @@ class Membership:
                 self._table.remove(node)
                 self._standings.cleared(node)
                 outputs.append(MemberForgotten(node))
-        self._tell(None, (), claims, changes, outputs)
+        # Not as news of its own: most nodes find this out at the same time, each by itself.
+        self._tell(self._me, (), claims, changes, outputs)
 
     # --- helpers ---
 
@@ -365,6 +376,14 @@ def _change_of(entry: Entry, before: Entry | None) -> MemberChanged:
     return MemberChanged(record.node, record.name, before.state, entry.state, has_moved)
 
 
+def _believed_age_s(claim: Claim, before: Entry | None) -> int:
+    """Return for how long a member has been gone, as far as a claim is to be believed.
+
+    It is not signed: who lived here until now is kept for the whole time, since what is forgotten could be replayed.
+    """
+    return claim.age_s if before is None or not before.is_alive else 0
+
+
 def _rank(record: MemberRecord, signed: Signed) -> tuple[int, bool, int, bytes]:
     """The higher counts. Only who has lost control of a key has two of one incarnation: all choose the same then."""
     return record.incarnation, record.left, record.boot, signed.payload
@@ -376,6 +395,8 @@ def _flaw(record: MemberRecord) -> str:
         return f"a record with the mode {record.mode[:20]!r}"
     if len(record.addresses) > MAX_ADDRESSES or len(record.via) > MAX_VIA:
         return f"a record with {len(record.addresses)} addresses and {len(record.via)} nodes in between"
+    if any(len(address) > MAX_ADDRESS_SIZE for address in record.addresses):
+        return f"a record with an address of over {MAX_ADDRESS_SIZE} characters"
     if len(record.name.encode()) > MAX_NAME_SIZE:
         return f"a record with a name of {len(record.name.encode())} bytes"
     return ""

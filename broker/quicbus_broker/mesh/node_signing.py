@@ -9,8 +9,9 @@ import msgspec
 
 from quicbus import limits
 from quicbus.identity import ProofRefused, Role, SignatureContext, is_signed_by, sign
+from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.node_frames import InterestPiece, MemberRecord, Signed
-from quicbus_broker.mesh.signing import Forged
+from quicbus_broker.mesh.signing import Expired, Forged
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NodeSigning"]
 
-MAX_ADDRESSES = 32
-MAX_VIA = 64
-MAX_ADDRESS_SIZE = 260
-"""A DNS name has at most 253 bytes."""
-MODES = frozenset(("hybrid", "server", "client"))
+MAX_RECORD_SIZE = 32 * 1024
+"""Four certificates of 4 KiB, 16 addresses, and room. A record travels in frames with others, and with claims: one that
+fits only the frame that it came in would close the link of whoever passes it on."""
+MAX_PIECE_SIZE = 200_000
+"""Likewise. An honest piece holds at most 64 KiB and one entry, see `own_interest.PIECE_SIZE`."""
 
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(MemberRecord)
@@ -67,11 +68,12 @@ class NodeSigning:
         return Signed(payload, sign(credential, SignatureContext.RECORD, payload))
 
     def open_record(self, signed: Signed) -> MemberRecord:
+        if len(signed.payload) > MAX_RECORD_SIZE:
+            raise Forged(f"a member record of {len(signed.payload)} bytes, at most {MAX_RECORD_SIZE} may be")
         try:
             record = _records.decode(signed.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Forged(f"an unreadable member record: {error}") from None
-        _check_sizes(record)
         known = self._known.get(record.node)
         if known is None or not record.chain or known.certificate != record.chain[0]:
             known = self._verify(record)
@@ -86,6 +88,8 @@ class NodeSigning:
         return Signed(payload, sign(self._credential(), SignatureContext.INTEREST, payload))
 
     def open_interest(self, signed: Signed) -> InterestPiece:
+        if len(signed.payload) > MAX_PIECE_SIZE:
+            raise Forged(f"a piece of interest of {len(signed.payload)} bytes, at most {MAX_PIECE_SIZE} may be")
         try:
             piece = _pieces.decode(signed.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -111,7 +115,8 @@ class NodeSigning:
         try:
             peer, public_key = self._verifier.verify_chain(record.chain, self._wall_clock())
         except ProofRefused as error:
-            raise Forged(f"the record of node {record.node.hex()}: {error.why}") from None
+            kind = Expired if error.code == CloseCode.CREDENTIAL_EXPIRED else Forged
+            raise kind(f"the record of node {record.node.hex()}: {error.why}") from None
         if peer.role is not Role.NODE:
             raise Forged(f"a record with the certificate of {peer.role} {peer.name}")
         if peer.node_id != record.node:
@@ -122,7 +127,7 @@ class NodeSigning:
         if record.name != known.name:
             raise Forged(f"node {record.node.hex()} calls itself {record.name!r}, its certificate {known.name!r}")
         if self._wall_clock() > known.not_after:
-            raise Forged(f"the certificate of node {known.name} expired on {known.not_after:%Y-%m-%d %H:%M} UTC")
+            raise Expired(f"the certificate of node {known.name} expired on {known.not_after:%Y-%m-%d %H:%M} UTC")
 
     def _is_signed(self, known: _Known, context: SignatureContext, payload: bytes, signature: bytes) -> bool:
         return is_signed_by(known.public_key, self._verifier.mesh, context, payload, signature)
@@ -132,13 +137,3 @@ class NodeSigning:
         self._known[node] = known
         if len(self._known) > self._max_known:
             del self._known[next(iter(self._known))]
-
-
-def _check_sizes(record: MemberRecord) -> None:
-    """What is kept for each member of the mesh has bounds, whoever signed it."""
-    if len(record.addresses) > MAX_ADDRESSES or len(record.via) > MAX_VIA:
-        raise Forged(f"the record of node {record.node.hex()} lists more than a record may")
-    if any(len(address) > MAX_ADDRESS_SIZE for address in record.addresses):
-        raise Forged(f"the record of node {record.node.hex()} has an address of over {MAX_ADDRESS_SIZE} characters")
-    if record.mode not in MODES:
-        raise Forged(f"the record of node {record.node.hex()} has the unknown mode {record.mode[:20]!r}")

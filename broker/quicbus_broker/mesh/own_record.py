@@ -54,5 +54,9 @@ class OwnRecord:
         self.begin(replace(changed, incarnation=self.record.incarnation + 1))
         return True
 
+    def seal_again(self) -> None:
+        """Say the same under the credential as it is now."""
+        self.begin(replace(self.record, incarnation=self.record.incarnation + 1))
+
     def leave(self) -> None:
         self.begin(replace(self.record, left=True, incarnation=self.record.incarnation + 1))

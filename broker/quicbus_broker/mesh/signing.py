@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from quicbus.wire.node_frames import InterestPiece, MemberRecord, Signed
 
-__all__ = ["Forged", "Signing"]
+__all__ = ["Expired", "Forged", "Signing"]
 
 
 class Forged(Exception):
@@ -18,6 +18,10 @@ class Forged(Exception):
         self.why = why
 
 
+class Expired(Forged):
+    """The certificate is not valid now: it was once, or will be, so who passes it on may be honest."""
+
+
 class Signing(Protocol):
     """Signs for this node and checks what others signed. Every kind of signature has a context string of its own."""
 
@@ -26,7 +30,8 @@ class Signing(Protocol):
         ...
 
     def open_record(self, signed: Signed) -> MemberRecord:
-        """Return a record whose chain leads to the authority of this mesh and whose node signed it; raises `Forged`.
+        """Return a record whose chain leads to the authority of this mesh and whose node signed it; raises `Forged`,
+        and `Expired` where the certificate of the node is not valid now.
 
         From then on `open_interest` and `check_bundle` know the key of that node.
         """

@@ -22,6 +22,7 @@ from quicbus_broker.mesh.outputs import (
     Superseded,
 )
 from quicbus_broker.mesh.own_record import INCARNATION_STEP_MAX
+from quicbus_broker.mesh.signing import Expired
 from quicbus_broker.mesh.table import MemberTable, TableBase
 from tests.broker.mesh.fake_signing import FakeSigning, altered, node_id, sealed
 
@@ -372,7 +373,7 @@ def test_a_suspicion_that_nobody_refutes_becomes_a_failure_the_sooner_the_more_s
     end = node.now + suspicion_timeout_s(CONFIG, 20, confirmations)
     assert node.tick_at(end - 0.2) == []
     claim = failed(A, by=ME)
-    assert node.tick_at(end + 0.1) == [NewsLearned(None, claims=(claim,)), changed(A, SUSPECT, FAILED)]
+    assert node.tick_at(end + 0.1) == [NewsLearned(ME, claims=(claim,)), changed(A, SUSPECT, FAILED)]
 
 
 def test_next_timer_is_when_something_happens() -> None:
@@ -439,6 +440,14 @@ def test_who_is_learned_from_another_is_forgotten_with_it(is_left: bool) -> None
     for node in (teacher, learner):
         node.tick_at(10 + (CONFIG.left_retention_s if is_left else CONFIG.failed_retention_s) + 1)
         assert len(node.table) == 1
+
+
+@pytest.mark.parametrize("age_s", [10**6, 2**63])
+def test_a_claim_cannot_have_a_living_member_forgotten_at_once(age_s: int) -> None:
+    node = Node(sealed(A))
+    assert changed(A, ALIVE, FAILED) in node.take(failed(A, age_s=age_s))
+    assert node.tick_at(node.now + CONFIG.failed_retention_s - 1) == []
+    assert node.state(A) is FAILED
 
 
 # --- about this node ---
@@ -528,6 +537,15 @@ def test_nodes_in_between_are_told_under_a_new_incarnation() -> None:
     assert node.call(node.membership.set_via, (A, B)) == []
 
 
+def test_a_renewed_certificate_is_told_under_a_new_incarnation() -> None:
+    node = Node()
+    outputs = node.call(node.membership.renewed)
+    assert node.membership.own.incarnation == BOOT + 1
+    assert outputs == [NewsLearned(None, records=(node.membership.own_signed,))]
+    node.call(node.membership.leave)
+    assert node.call(node.membership.renewed) == []
+
+
 def test_leaving_is_told_once_and_is_the_last_word() -> None:
     node = Node(sealed(A))
     assert node.call(node.membership.leave) == [node.own_news()]
@@ -562,6 +580,17 @@ def test_a_forged_record_changes_nothing_and_is_blamed_on_who_sent_it(forged: Si
     assert list(node.table.nodes()) == sorted([ME, B])
 
 
+def test_a_record_under_a_certificate_that_has_expired_is_blamed_on_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+
+    def open_record(signed: Signed) -> MemberRecord:
+        raise Expired("expired")
+
+    monkeypatch.setattr(node.signing, "open_record", open_record)
+    assert node.take(sealed(A)) == []
+    assert node.state(A) is None
+
+
 def test_a_forged_record_of_a_known_member_changes_nothing() -> None:
     node = Node(sealed(A))
     (blame,) = node.take(altered(sealed(A), incarnation=2, left=True))
@@ -571,8 +600,14 @@ def test_a_forged_record_of_a_known_member_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"mode": "king"}, {"addresses": ("h:1",) * (MAX_ADDRESSES + 1)}, {"via": (B,) * 17}, {"name": "n" * 256}],
-    ids=["mode", "addresses", "via", "name"],
+    [
+        {"mode": "king"},
+        {"addresses": ("h:1",) * (MAX_ADDRESSES + 1)},
+        {"addresses": ("a" * 261,)},
+        {"via": (B,) * 17},
+        {"name": "n" * 256},
+    ],
+    ids=["mode", "addresses", "address", "via", "name"],
 )
 def test_a_record_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
     node = Node()
