@@ -44,6 +44,8 @@ class MeshConfig:
     max_contacts: int = 64
 
     # Members.
+    gossip_interval_s: float = 0.2
+    """News that come faster than this are gathered (memberlist's gossip interval); a lone one goes on at once."""
     discover_interval_s: float = 10.0
     """A random neighbour's table is compared so often."""
     failed_retention_s: float = 24 * 3600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from quicbus import limits
@@ -9,7 +10,7 @@ from quicbus.wire.node_frames import Update
 from quicbus_broker.mesh.outputs import SendFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from quicbus.wire.node_frames import Claim, Signed
     from quicbus_broker.mesh.outputs import NewsLearned, NodeId, Output
@@ -21,6 +22,8 @@ FRAME_SIZE = 200_000
 CLAIM_SIZE = 64
 """Two ids, two integers and a word, with what msgpack puts before them."""
 SIGNED_OVERHEAD = 16
+FLOOD_LINKS = 8
+"""With up to so many neighbours all of them are told everything: a small mesh, in which nothing is ever much."""
 
 assert FRAME_SIZE + 2 * CLAIM_SIZE < limits.MAX_CONTROL_FRAME_SIZE
 
@@ -45,27 +48,48 @@ def updates(records: Sequence[Signed], claims: Sequence[Claim], interest: Sequen
 
 
 class Gossip:
-    """Gathers news until `flush`: what one input brings to light leaves in one frame."""
+    """Gathers news until `flush`: its own leave at once, those of others no more often than the interval says.
 
-    __slots__ = ("_news",)
+    In a large mesh every link that passed on everything would bring each of thousands of claims a dozen times to each
+    node when many members fail at once. There what comes from others goes on along the tree of broadcasts only; what a
+    node says by itself goes to all its neighbours, and what gets lost where a tree is torn comes by comparison.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_due", "_has_own", "_interval_s", "_news")
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
         self._news: list[NewsLearned] = []
-
-    @property
-    def has_news(self) -> bool:
-        return bool(self._news)
+        self._has_own = False
+        self._due = -math.inf
 
     def learned(self, news: NewsLearned) -> None:
         self._news.append(news)
+        self._has_own = self._has_own or news.source is None
 
-    def flush(self, neighbors: Iterable[NodeId], outputs: list[Output]) -> None:
-        """Send everything to all neighbours but those it came from, and begin anew."""
+    def next_timer(self) -> float:
+        if self._has_own:
+            return -math.inf
+        return self._due if self._news else math.inf
+
+    def flush(
+        self, now: float, neighbors: Collection[NodeId], eager: Collection[NodeId], outputs: list[Output]
+    ) -> None:
+        """Send everything to those it did not come from, and begin anew. `eager`: neighbours on the broadcast tree."""
         news, self._news = self._news, []
+        self._has_own = False
+        self._due = now + self._interval_s
+        relays = eager if eager and len(neighbors) > FLOOD_LINKS else neighbors
+        own = [item for item in news if item.source is None]
         sources = {item.source: None for item in news}
         all_frames: list[Update] | None = None
+        own_frames: list[Update] | None = None
         for node in neighbors:
-            if node in sources:
+            if node not in relays:
+                if own_frames is None:
+                    own_frames = _frames_of(own)
+                frames = own_frames
+            elif node in sources:
                 frames = _frames_of([item for item in news if item.source != node])
             else:
                 if all_frames is None:

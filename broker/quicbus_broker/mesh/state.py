@@ -95,7 +95,7 @@ class Mesh:
         self._membership = Membership(
             me, self._table, signing, config, rng, is_connected=self._connections.is_connected
         )
-        self._gossip = Gossip()
+        self._gossip = Gossip(config.gossip_interval_s)
         self._overlay = Overlay(me, mode, self._table, self._connections, config, rng)
         self._detector = Detector(me, config, rng, self._connections.is_connected)
         self._own_interest = OwnInterest(me, boot, signing, config, self._table)
@@ -195,6 +195,7 @@ class Mesh:
             self._traffic.next_timer(),
             self._discovery.next_timer(),
             self._orphans.next_timer(),
+            self._gossip.next_timer(),
         )
 
     def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
@@ -355,9 +356,9 @@ class Mesh:
                 if isinstance(output, MemberChanged):
                     self._on_member_changed(output, now, outputs)
                 outside.append(output)
-            if not self._gossip.has_news:
+            if now < self._gossip.next_timer():
                 return outside
-            self._gossip.flush(self._overlay.neighbors, outputs)
+            self._gossip.flush(now, self._overlay.neighbors, self._traffic.broadcast.eager, outputs)
 
     def _tell(self, output: Internal, now: float, outputs: list[Output]) -> None:
         match output:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from quicbus import limits
 from quicbus.wire.frames import encode_frame
 from quicbus.wire.node_frames import Claim, Signed, Update
-from quicbus_broker.mesh.gossip import Gossip, updates
+from quicbus_broker.mesh.gossip import FLOOD_LINKS, Gossip, updates
 from quicbus_broker.mesh.outputs import NewsLearned, Output, SendFrame
 from tests.broker.mesh.fake_signing import node_id, sealed
 
@@ -17,14 +19,14 @@ def claim(number: int) -> Claim:
     return Claim(node_id(number), LARGE, "suspect", A, LARGE)
 
 
-def flushed(gossip: Gossip, *neighbors: bytes) -> list[Output]:
+def flushed(gossip: Gossip, *neighbors: bytes, eager: tuple[bytes, ...] = (), now: float = 0.0) -> list[Output]:
     outputs: list[Output] = []
-    gossip.flush(dict.fromkeys(neighbors), outputs)
+    gossip.flush(now, dict.fromkeys(neighbors), eager, outputs)
     return outputs
 
 
 def test_all_news_of_a_turn_leave_in_one_frame_for_each_neighbour() -> None:
-    gossip = Gossip()
+    gossip = Gossip(0.2)
     gossip.learned(NewsLearned(None, records=(sealed(A),)))
     gossip.learned(NewsLearned(None, claims=(claim(5),)))
     gossip.learned(NewsLearned(None, interest=(Signed(b"piece", b""),)))
@@ -33,7 +35,7 @@ def test_all_news_of_a_turn_leave_in_one_frame_for_each_neighbour() -> None:
 
 
 def test_nobody_is_told_what_it_told() -> None:
-    gossip = Gossip()
+    gossip = Gossip(0.2)
     gossip.learned(NewsLearned(B, claims=(claim(1),)))
     gossip.learned(NewsLearned(C, claims=(claim(2),)))
     assert flushed(gossip, A, B, C) == [
@@ -44,24 +46,54 @@ def test_nobody_is_told_what_it_told() -> None:
 
 
 def test_the_only_source_is_told_nothing() -> None:
-    gossip = Gossip()
+    gossip = Gossip(0.2)
     gossip.learned(NewsLearned(B, claims=(claim(1),)))
     assert flushed(gossip, B) == []
 
 
 def test_news_are_told_once() -> None:
-    gossip = Gossip()
-    had_news = [gossip.has_news]
+    gossip = Gossip(0.2)
     gossip.learned(NewsLearned(None, claims=(claim(1),)))
-    had_news.append(gossip.has_news)
     flushed(gossip)
-    had_news.append(gossip.has_news)
-    assert had_news == [False, True, False]
+    assert gossip.next_timer() == math.inf
     assert flushed(gossip, A) == []
 
 
+def test_news_of_others_are_gathered_and_its_own_leave_at_once() -> None:
+    gossip = Gossip(0.2)
+    gossip.learned(NewsLearned(B, claims=(claim(1),)))
+    assert gossip.next_timer() < 10.0
+    flushed(gossip, A, now=10.0)
+    gossip.learned(NewsLearned(B, claims=(claim(2),)))
+    assert gossip.next_timer() == 10.2
+    gossip.learned(NewsLearned(None, claims=(claim(3),)))
+    assert gossip.next_timer() < 10.0
+    assert flushed(gossip, A, now=10.1) == [SendFrame(A, Update(claims=(claim(2), claim(3))))]
+
+
+def test_with_many_links_news_of_others_go_along_the_tree_and_its_own_to_all() -> None:
+    gossip = Gossip(0.2)
+    gossip.learned(NewsLearned(A, claims=(claim(1),)))
+    gossip.learned(NewsLearned(None, claims=(claim(2),)))
+    many = [node_id(number) for number in range(FLOOD_LINKS + 1)]
+    outputs = flushed(gossip, *many, eager=(A, B))
+    rest = [SendFrame(node, Update(claims=(claim(2),))) for node in many[2:]]
+    assert outputs == [
+        SendFrame(A, Update(claims=(claim(2),))),
+        SendFrame(B, Update(claims=(claim(1), claim(2)))),
+        *rest,
+    ]
+
+
+def test_with_many_links_and_no_tree_everybody_is_told() -> None:
+    gossip = Gossip(0.2)
+    gossip.learned(NewsLearned(A, claims=(claim(1),)))
+    many = [node_id(number) for number in range(FLOOD_LINKS + 1)]
+    assert len(flushed(gossip, *many)) == FLOOD_LINKS
+
+
 def test_neighbours_share_one_frame() -> None:
-    gossip = Gossip()
+    gossip = Gossip(0.2)
     gossip.learned(NewsLearned(None, claims=(claim(1),)))
     one, other = flushed(gossip, A, B)
     assert isinstance(one, SendFrame)
