@@ -35,7 +35,7 @@ class MeshPort:
 
     @property
     def is_joined(self) -> bool:
-        return self._mesh.is_joined
+        return self._mesh.is_settled
 
     def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
         return self._mesh.plan(topic, local_groups)
@@ -61,7 +61,7 @@ class MeshPort:
         share = BundleBatch(
             envelope.sequence, lane, 1, envelope.first, envelope.publisher, batch.body.raw, group, filter
         )
-        self._driver.perform(self._mesh.give_back(envelope.origin, share, self._clock()))
+        self._driver.perform(self._mesh.give_back(envelope.origin, share, envelope.age_ms, self._clock()))
         return True
 
     def interest_added(self, filter: str, group: str, blocks: bool) -> None:
@@ -91,8 +91,10 @@ class MeshPort:
             batch.filter,
         )
 
-    def returned(self, node: NodeId, batch: BundleBatch) -> None:
-        self._exchange.returned(node, batch.id, batch.first, batch.publisher, batch.body, 0, batch.group, batch.filter)
+    def returned(self, node: NodeId, batch: BundleBatch, age_ms: int) -> None:
+        self._exchange.returned(
+            node, batch.id, batch.first, batch.publisher, batch.body, age_ms, batch.group, batch.filter
+        )
 
     def pause_changed(self, node: NodeId, filter: str, is_paused: bool) -> None:
         if is_paused:
@@ -106,4 +108,6 @@ class MeshPort:
 
 def _publication(batch: Batch, plan: MeshPlan) -> Publication:
     envelope, body = batch.envelope, batch.body
-    return Publication(envelope.sequence, envelope.publisher, body.topic, body.raw, plan, envelope.first)
+    return Publication(
+        envelope.sequence, envelope.publisher, body.topic, body.raw, plan, envelope.first, envelope.age_ms
+    )

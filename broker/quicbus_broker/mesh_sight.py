@@ -46,7 +46,7 @@ class SeenMesh(Protocol):
     def me(self) -> NodeId: ...
 
     @property
-    def is_joined(self) -> bool: ...
+    def is_settled(self) -> bool: ...
 
     @property
     def interest_version(self) -> int: ...
@@ -154,7 +154,7 @@ class MeshSight:
             self._report(LinkDown(node.hex(), self._names.get(node, "")))
 
     def _look_for_spread(self, links: int) -> None:
-        if not self._mesh.is_joined:  # Nobody is linked yet: that would be no spread at all.
+        if not self._mesh.is_settled:  # Nobody is linked yet: that would be no spread at all.
             return
         spread = self._mesh.spread_version if links else self._mesh.interest_version
         reached = [number for number, (version, _) in self._spreading.items() if version <= spread]

@@ -31,7 +31,7 @@ class Recorder:
     def __init__(self, plan: MeshPlan | None = None) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.mesh = self
-        self.is_joined = True
+        self.is_settled = True
         self.connected: tuple[bytes, ...] = ()
         self.takes = True
         self._plan = plan or MeshPlan()
@@ -67,7 +67,7 @@ def test_a_batch_is_published_with_its_id_and_its_bytes_as_they_are() -> None:
 
     port_of(recorder).forward(BATCH, plan)
 
-    publication = Publication(9, "alice", b"a/b", BODY, plan, 3)
+    publication = Publication(9, "alice", b"a/b", BODY, plan, 3, 40)
     assert recorder.calls == [("publish", publication, 5.0), ("perform", [])]
 
 
@@ -77,7 +77,7 @@ def test_a_share_goes_to_another_node_than_the_one_that_returned_it() -> None:
 
     assert port_of(recorder).send_share(BATCH, "workers", "a/#", ELSEWHERE)
 
-    publication = Publication(9, "alice", b"a/b", BODY, plan, 3)
+    publication = Publication(9, "alice", b"a/b", BODY, plan, 3, 40)
     assert recorder.calls[0] == ("send_share", publication, FURTHER, "workers", "a/#", 5.0)
 
 
@@ -99,7 +99,7 @@ def test_a_share_is_given_back_to_an_origin_that_is_connected() -> None:
     assert port.give_back(ARRIVED, "workers", "a/#")
 
     share = BundleBatch(9, LANE, 1, 3, "alice", BODY, "workers", "a/#")
-    assert recorder.calls == [("give_back", ELSEWHERE, share, 5.0), ("perform", [])]
+    assert recorder.calls == [("give_back", ELSEWHERE, share, 40, 5.0), ("perform", [])]
 
 
 def test_interest_is_told_at_the_end_of_the_turn() -> None:
@@ -141,13 +141,13 @@ def test_what_comes_back_pauses_and_congestion_reach_the_exchange() -> None:
     recorder = Recorder()
     port = port_of(recorder)
 
-    port.returned(ELSEWHERE, BundleBatch(9, LANE, 1, 3, "alice", BODY, "workers", "a/#"))
+    port.returned(ELSEWHERE, BundleBatch(9, LANE, 1, 3, "alice", BODY, "workers", "a/#"), 4)
     port.pause_changed(ELSEWHERE, "a/#", True)
     port.pause_changed(ELSEWHERE, "a/#", False)
     port.congestion_changed(True)
 
     assert recorder.calls == [
-        ("returned", ELSEWHERE, 9, 3, "alice", BODY, 0, "workers", "a/#"),
+        ("returned", ELSEWHERE, 9, 3, "alice", BODY, 4, "workers", "a/#"),
         ("hold", ELSEWHERE, "a/#"),
         ("release", ELSEWHERE, "a/#"),
         ("congestion_changed", True),

@@ -36,7 +36,7 @@ class Machine:
         self.me = ME
         self.interest_version = 0
         self.spread_version = 0
-        self.is_joined = True
+        self.is_settled = True
         self.neighbors: Sequence[NodeId] = ()
         self.views: list[MemberView] = [MemberView(ME, "me", ("me:1",), ALIVE, "hybrid", 4, None, False, True)]
 

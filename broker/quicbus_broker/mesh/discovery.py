@@ -60,6 +60,8 @@ class Discovery:
         self._timer = math.inf
         self.is_joined = False
         """Whether a first full exchange with the mesh is done, or this node is the mesh."""
+        self.is_on_its_own = False
+        """Not joined, and nobody has answered for as long as joining takes: until somebody does."""
 
     def start(self, now: float, *, is_alone: bool) -> None:
         """`is_alone`: there is no one to ask; this node is joined from the start."""
@@ -70,6 +72,7 @@ class Discovery:
 
     def connected(self, node: NodeId, now: float, outputs: list[Output]) -> None:
         """A first connection to a node is open. Of two that have joined the lower id compares."""
+        self.is_on_its_own = False
         if not self.is_joined:
             if self._asked is None:
                 self._ask_all(node, outputs)
@@ -95,6 +98,7 @@ class Discovery:
         self._set_timer(now)
         nodes = list(neighbors)
         if not nodes:
+            self.is_on_its_own = not self.is_joined and self._asked is None
             return
         node = nodes[int(self._rng.random() * len(nodes))]
         if self.is_joined:

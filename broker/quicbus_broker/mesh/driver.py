@@ -304,6 +304,8 @@ class MeshDriver:
             return
         self._check_goodbye()
         left = link.outbox.withdraw(self._clock())
+        if link.outbox.possibly_lost:
+            self.dropped["possibly_lost"] += link.outbox.possibly_lost
         self.congestion_changed(link)
         reason = describe_end(termination)
         is_clean = termination.is_application and termination.code in (CloseCode.GOODBYE, CloseCode.REPLACED)
@@ -425,10 +427,10 @@ class MeshDriver:
 
     def _deliver(self, output: Deliver) -> None:
         if not self.receiver.deliver(output):
-            self._run(self.mesh.give_back(output.origin, output.batch, self._clock()))
+            self._run(self.mesh.give_back(output.origin, output.batch, output.age_ms, self._clock()))
 
     def _returned(self, output: Returned) -> None:
-        self.receiver.returned(output.node, output.batch)
+        self.receiver.returned(output.node, output.batch, output.age_ms)
 
     def _pause_changed(self, output: PauseChanged) -> None:
         self.receiver.pause_changed(output.node, output.filter, output.is_paused)

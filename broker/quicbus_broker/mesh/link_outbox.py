@@ -9,6 +9,7 @@ import msgspec
 
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import peek_body
 from quicbus.wire.bundles import KIND_BROADCAST, encode_bundle, encode_record_front, encode_signature
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class LinkOutbox:
         "_queue_size",
         "_rest",
         "_taken",
+        "_unconfirmed",
         "_window",
         "is_congested",
         "queued",
@@ -71,6 +73,8 @@ class LinkOutbox:
         self._window = window
         self._queue_size = queue_size
         self._taken = 0
+        # Where the records of bundles end that nobody would send again, with the messages in them.
+        self._unconfirmed: deque[tuple[int, int]] = deque()
         self._queue: deque[_Entry] = deque()
         self._droppable: deque[_Entry] = deque()
         self._partial: tuple[int, _Entry] | None = None
@@ -116,6 +120,7 @@ class LinkOutbox:
             room -= len(part)
             self.sent += len(part)
             if not self._rest:
+                self._sent_whole(self._partial[1].bundle)
                 self._partial = None
         if self.queued < self._queue_size // 4:
             self.is_congested = False
@@ -126,6 +131,13 @@ class LinkOutbox:
         if not self._taken <= size <= self.sent:
             raise ProtocolViolation(f"LinkTaken of {size} bytes, {self.sent} were sent and {self._taken} taken before")
         self._taken = size
+        while self._unconfirmed and self._unconfirmed[0][0] <= size:
+            self._unconfirmed.popleft()
+
+    @property
+    def possibly_lost(self) -> int:
+        """Messages that were sent and not reported as taken; what is broadcast is repaired and not among them."""
+        return sum(messages for _, messages in self._unconfirmed)
 
     def withdraw(self, now: float) -> list[tuple[Bundle, bool]]:
         """The connection is lost: return the bundles that were not sent whole, aged, with whether publishers wait."""
@@ -136,6 +148,10 @@ class LinkOutbox:
         self._droppable.clear()
         self._partial, self._rest, self.queued, self.is_congested = None, b"", 0, False
         return [(entry.aged(now), entry.waits) for entry in left]
+
+    def _sent_whole(self, bundle: Bundle) -> None:
+        if bundle.kind != KIND_BROADCAST:
+            self._unconfirmed.append((self.sent, sum(peek_body(batch.body)[0] for batch in bundle.batches)))
 
     def _begin(self, now: float) -> bool:
         """Move on to the next record; False when nothing waits."""

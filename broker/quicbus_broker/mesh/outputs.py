@@ -178,6 +178,7 @@ class Returned:
 
     node: NodeId
     batch: BundleBatch
+    age_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Receiver(Protocol):
         """Route a batch of another node; False where it is for a group that has no member here."""
         ...
 
-    def returned(self, node: NodeId, batch: BundleBatch) -> None:
+    def returned(self, node: NodeId, batch: BundleBatch, age_ms: int) -> None:
         """A share of a group came back from a node that has no member of it any more."""
         ...
 

@@ -231,10 +231,10 @@ class Mesh:
             self._overlay.want_contact(origin, now, outputs)
         return self._settle(outputs, now)
 
-    def give_back(self, origin: NodeId, batch: BundleBatch, now: float) -> list[MeshOutput]:
+    def give_back(self, origin: NodeId, batch: BundleBatch, age_ms: int, now: float) -> list[MeshOutput]:
         """Return the share of a group that has no member here to its origin."""
         outputs: list[Output] = []
-        if not self._traffic.give_back(origin, batch, outputs):
+        if not self._traffic.give_back(origin, batch, age_ms, outputs):
             self._refused["no_member"] += 1
         return self._settle(outputs, now)
 
@@ -265,6 +265,11 @@ class Mesh:
     def is_joined(self) -> bool:
         """Whether the first full exchange with the mesh is done."""
         return self._discovery.is_joined
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what this node knows of the mesh is all there is to know now: it has joined, or nobody answers."""
+        return self._discovery.is_joined or self._discovery.is_on_its_own
 
     @property
     def interest_version(self) -> int:

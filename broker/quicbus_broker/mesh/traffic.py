@@ -62,6 +62,8 @@ class Publication:
     body: bytes
     plan: MeshPlan
     first: int = 0
+    age_ms: int = 0
+    """How long it has waited in queues of nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Traffic:
         self.sequencer = Sequencer(me, config, boot)
         self.dropped: Counter[str] = Counter()
         self.sent_direct = 0
+        self.received_direct = 0
         self.relayed = 0
         self._me = me
         self._boot = boot
@@ -152,12 +155,12 @@ class Traffic:
         bundle = _sealed(bundle, signed, self._signing.sign_bundle(signed))
         self.broadcast.publish(bundle, now, outputs)
 
-    def give_back(self, origin: NodeId, batch: BundleBatch, outputs: list[Output]) -> bool:
+    def give_back(self, origin: NodeId, batch: BundleBatch, age_ms: int, outputs: list[Output]) -> bool:
         """Return the share of a group that has no member here; False where there is no connection for it."""
         if not self._ways.is_connected(origin):
             return False
         self._number += 1
-        returned = Bundle(KIND_RETURNED, self._me, self._boot, self._number, origin, 0, (batch,))
+        returned = Bundle(KIND_RETURNED, self._me, self._boot, self._number, origin, 0, (batch,), age_ms=age_ms)
         outputs.append(SendBundle(origin, returned))
         return True
 
@@ -202,7 +205,9 @@ class Traffic:
         sequence = self.numbering.next_direct(node, target_boot, lane)
         batch = self._batch(publication, lane, sequence, after, group, filter)
         self._number += 1
-        bundle = Bundle(KIND_DIRECT, self._me, self._boot, self._number, node, target_boot, (batch,))
+        bundle = Bundle(
+            KIND_DIRECT, self._me, self._boot, self._number, node, target_boot, (batch,), age_ms=publication.age_ms
+        )
         self.sent_direct += 1
         if self._ways.is_connected(node) and node not in self._waiting:
             self._ways.touch(node, now)
@@ -228,6 +233,7 @@ class Traffic:
             bundle.target_boot,
             bundle.batches,
             _RELAY_HOPS,
+            bundle.age_ms,
         )
         signed = encode_bundle(relay)
         return _sealed(relay, signed, self._signing.sign_bundle(signed))
@@ -319,7 +325,7 @@ class Traffic:
         elif bundle.origin != node or bundle.target != self._me:
             outputs.append(Misbehaved(node, "returned by, or to, another node"))
         else:
-            outputs.extend(Returned(node, batch) for batch in bundle.batches)
+            outputs.extend(Returned(node, batch, bundle.age_ms) for batch in bundle.batches)
 
     def on_skipped(self, node: NodeId, skipped: Skipped, now: float, outputs: list[Output]) -> None:
         if skipped.boot == self._boot:
@@ -361,6 +367,7 @@ class Traffic:
         if bundle.target_boot != self._boot:
             self._drop("old_boot", *(batch.body for batch in bundle.batches))
         else:
+            self.received_direct += 1
             self._arrive(bundle, self._me, hops, now, outputs)
 
     def _arrive(self, bundle: Bundle, space: NodeId, hops: int, now: float, outputs: list[Output]) -> None:

@@ -94,7 +94,7 @@ def statistics_of(
         connections=connections,
         sent=broadcast.sent + traffic.sent_direct,
         relayed=broadcast.relayed + traffic.relayed,
-        received=broadcast.received,
+        received=broadcast.received + traffic.received_direct,
         duplicates=broadcast.duplicates,
         repaired=broadcast.repaired,
         dropped=dict(Counter(broadcast.dropped) + Counter(sequencer.dropped) + traffic.dropped + refused),

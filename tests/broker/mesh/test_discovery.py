@@ -49,7 +49,7 @@ class Node:
         self.now = 0.0
         self.table = MemberTable()
         self.membership = Membership(self.id, self.table, FakeSigning(self.id), CONFIG, random.Random(number))
-        self.gossip = Gossip()
+        self.gossip = Gossip(0.0)
         self.interest: dict[bytes, list[Signed]] = {}
         self.discovery = Discovery(
             self.id, self.table, self.membership, CONFIG, random.Random(number), self.interest_since

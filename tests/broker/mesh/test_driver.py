@@ -93,7 +93,7 @@ class FakeMesh:
         outputs, self.at_end_of_turn = self.at_end_of_turn, []
         return outputs
 
-    def give_back(self, origin: bytes, batch: object, now: float) -> list[MeshOutput]:
+    def give_back(self, origin: bytes, batch: object, age_ms: int, now: float) -> list[MeshOutput]:
         self.given_back.append((origin, batch))
         return []
 
@@ -118,7 +118,7 @@ class Told:
         self.on_deliver()
         return self.takes
 
-    def returned(self, node: bytes, batch: object) -> None:
+    def returned(self, node: bytes, batch: object, age_ms: int) -> None:
         self.calls.append(("returned", node, batch))
 
     def pause_changed(self, node: bytes, filter: str, is_paused: bool) -> None:

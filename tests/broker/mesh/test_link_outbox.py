@@ -6,6 +6,7 @@ import pytest
 
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import encode_body
 from quicbus.wire.bundles import EVERYONE, KIND_BROADCAST, KIND_DIRECT, Bundle, BundleBatch, decode_bundle
 from quicbus.wire.records import Record, RecordParser
 from quicbus_broker.mesh.link_outbox import LinkOutbox, lane_of
@@ -181,3 +182,26 @@ def test_a_neighbour_that_took_what_was_not_sent_is_a_violation(size: int) -> No
 
 def test_the_limits_fit_each_other() -> None:
     assert limits.LINK_WINDOW < limits.LINK_QUEUE_SIZE // 4
+
+
+def test_what_was_sent_and_never_reported_as_taken_is_possibly_lost() -> None:
+    outbox = LinkOutbox()
+    body = encode_body(b"a", [b"one", b"two"], number=1)
+    for sequence in (1, 2):
+        outbox.put(direct(sequence, body), False, 0.0)
+    outbox.take(0.0)
+    assert outbox.possibly_lost == 4
+
+    outbox.taken(outbox.sent // 2)
+    assert outbox.possibly_lost == 2
+
+    outbox.taken(outbox.sent)
+    assert outbox.possibly_lost == 0
+
+
+def test_a_broadcast_is_repaired_and_so_not_possibly_lost() -> None:
+    outbox = LinkOutbox()
+    batch = BundleBatch(1, 0, 1, 0, "alice", encode_body(b"a", [b"one"], number=1))
+    outbox.put(Bundle(KIND_BROADCAST, ORIGIN, 1, 1, EVERYONE, 0, (batch,)), False, 0.0)
+    outbox.take(0.0)
+    assert outbox.possibly_lost == 0

@@ -191,6 +191,18 @@ def test_a_node_without_seeds_is_a_mesh_from_the_start() -> None:
     assert not net.add(1, seeds=[9]).is_joined
 
 
+def test_a_node_that_nobody_answers_is_settled_until_somebody_does() -> None:
+    net = Net()
+    lonely = net.add(0, seeds=[1])
+    assert not lonely.is_settled
+    net.run(20.0)
+    assert lonely.is_settled
+    assert not lonely.is_joined
+    net.add(1)
+    net.run(40.0)
+    assert lonely.is_joined
+
+
 def test_what_one_node_publishes_reaches_the_nodes_that_want_it_and_no_other() -> None:
     net = Net()
     machines = mesh_of(net, 4)
@@ -385,15 +397,15 @@ def test_a_share_without_members_comes_back() -> None:
     net = Net()
     machines = mesh_of(net, 2)
     batch = BundleBatch(1, 0, 1, 0, "alice", encode_body(b"a", [b"x"], number=1), "workers", "a")
-    net.perform(machines[1].me, machines[1].give_back(machines[0].me, batch, net.now))
-    assert Returned(machines[1].me, batch) in net.told[machines[0].me]
+    net.perform(machines[1].me, machines[1].give_back(machines[0].me, batch, 5, net.now))
+    assert Returned(machines[1].me, batch, 5) in net.told[machines[0].me]
 
 
 def test_a_share_for_an_origin_that_is_gone_is_counted() -> None:
     net = Net()
     mesh = net.add(0)
     batch = BundleBatch(1, 0, 1, 0, "alice", encode_body(b"a", [b"x"], number=1), "workers", "a")
-    assert mesh.give_back(node_id(9), batch, net.now) == []
+    assert mesh.give_back(node_id(9), batch, 5, net.now) == []
     assert mesh.statistics().dropped["no_member"] == 1
 
 

@@ -242,11 +242,11 @@ def test_a_share_comes_back_to_its_origin() -> None:
     returned = Bundle(KIND_RETURNED, NODE, 20, 1, ME, 0, direct().batches)
     assert world.take(NODE, returned) == [Returned(NODE, returned.batches[0])]
     outputs: list[Output] = []
-    assert not world.traffic.give_back(NODE, returned.batches[0], outputs)
+    assert not world.traffic.give_back(NODE, returned.batches[0], 7, outputs)
     world.connected[NODE] = None
-    assert world.traffic.give_back(NODE, returned.batches[0], outputs)
+    assert world.traffic.give_back(NODE, returned.batches[0], 7, outputs)
     assert isinstance(outputs[0], SendBundle)
-    assert outputs[0].bundle.kind == KIND_RETURNED
+    assert (outputs[0].bundle.kind, outputs[0].bundle.age_ms) == (KIND_RETURNED, 7)
 
 
 def test_a_turn_is_broadcast_as_one_bundle_under_one_signature() -> None:
