@@ -38,6 +38,9 @@ _FILL_JITTER_S = 0.1
 _FILL_DIALS = 4
 """Dials at once to fill up with neighbours: half of a large mesh's target."""
 
+_CUT_OFF_DIALS = 12
+"""Likewise without any neighbour left: most of the members may be gone, and each dial to one takes its whole time."""
+
 _PICK_TRIES = 64
 """Below so many members every suitable one is found, beyond it nearly always one."""
 
@@ -78,6 +81,8 @@ class Overlay:
         self._losses = Losses(table, self._targets, config, rng)
         self._leaving: dict[NodeId, float] = {}
         self._client_links: dict[NodeId, None] = {}
+        self._silent: dict[NodeId, None] = {}
+        """Neighbours that may be gone: others are wanted in their place until that is known."""
         self._fill_at = math.inf
         self._fill_pauses = 0
         self._rotate_at = math.inf
@@ -153,8 +158,8 @@ class Overlay:
             self._losses.lose(node, now)
         if was_neighbor or was_asked:
             self._fill_soon(now)
-        if not self.neighbors and not self._is_stopped:
-            # It may have been the only way to the mesh, lost before it became a link.
+        if (not self.neighbors or node not in self._table) and not self._is_stopped:
+            # It may have been the only way to the mesh, lost before it became a link, or a member known to nobody.
             self._seeds.gone(node, now)
             if node in self._remembered and node not in self._table:
                 self._retries.failed(node, now)
@@ -193,6 +198,16 @@ class Overlay:
             self._avoid(node, now)
             self._contacts.add(node, now, outputs)
             self._fill_soon(now)
+
+    def silent(self, node: NodeId, is_silent: bool, now: float) -> None:
+        """A neighbour says nothing at the moment, or something again."""
+        if not is_silent:
+            self._silent.pop(node, None)
+        elif node in self.neighbors and node not in self._client_links:
+            self._silent[node] = None
+            self._fill_soon(now)
+            if self._is_cut_off():
+                self._seeds.hurry(now)
 
     def stray(self, node: NodeId, now: float, outputs: list[Output]) -> None:
         """Something came that only neighbours send (IHave, Graft, Prune, a broadcast): tell the node if it is none."""
@@ -291,7 +306,7 @@ class Overlay:
     # --- links --------------------------------------------------------------------------------------------------------
 
     def _ask(self, node: NodeId, now: float, outputs: list[Output], *, is_spare: bool = False) -> None:
-        self._links.ask(node, now, outputs, urgent=not self.neighbors, is_spare=is_spare)
+        self._links.ask(node, now, outputs, urgent=self._is_cut_off(), is_spare=is_spare)
 
     def _up(self, node: NodeId, now: float, outputs: list[Output], *, grants: bool) -> None:
         if grants:
@@ -309,8 +324,9 @@ class Overlay:
 
     def _down(self, node: NodeId, now: float, outputs: list[Output], *, is_lost: bool) -> bool:
         self._client_links.pop(node, None)
+        self._silent.pop(node, None)
         was_neighbor = self._links.down(node, outputs, is_lost=is_lost)
-        if was_neighbor and not self.neighbors and not self._is_stopped:
+        if was_neighbor and self._is_cut_off() and not self._is_stopped:
             self._seeds.hurry(now)
         return was_neighbor
 
@@ -347,7 +363,8 @@ class Overlay:
     def _fill(self, now: float, outputs: list[Output]) -> None:
         self._fill_at = math.inf
         lacking = self._lacking()
-        while lacking > 0 and self._dials.count(Purpose.LINK) < _FILL_DIALS:
+        most = _CUT_OFF_DIALS if self._is_cut_off() else _FILL_DIALS
+        while lacking > 0 and self._dials.count(Purpose.LINK) < most:
             node = self._candidate(now)
             if node is None:
                 self._fill_pauses += 1
@@ -389,11 +406,16 @@ class Overlay:
 
     # --- how many -----------------------------------------------------------------------------------------------------
 
+    def _is_cut_off(self) -> bool:
+        """Whether there is no neighbour that says anything."""
+        return len(self.neighbors) <= len(self._silent)
+
     def _backbone(self) -> int:
         return len(self.neighbors) - len(self._client_links)
 
     def _lacking(self) -> int:
-        return self._targets.wanted() - self._backbone() - len(self._links.asked) - self._dials.count(Purpose.LINK)
+        sure = self._backbone() - len(self._silent)
+        return self._targets.wanted() - sure - len(self._links.asked) - self._dials.count(Purpose.LINK)
 
     def _has_room(self, node: NodeId) -> bool:
         entry = self._table.get(node)
@@ -409,7 +431,7 @@ class Overlay:
     def _is_link_wanted(self, purpose: Purpose) -> bool:
         if self._is_stopped:
             return False
-        if not self.neighbors or purpose is Purpose.SPARE:
+        if self._is_cut_off() or purpose is Purpose.SPARE:
             return True
         if purpose is Purpose.BRIDGE:
             return self._backbone() < self._targets.accepted()
@@ -448,7 +470,7 @@ class Overlay:
         if node is None or node in self._dials:
             return
         if self._is_worth(node) and self._dial(node, Purpose.BRIDGE, now, outputs):
-            self._retries.pace(now, is_isolated=not self.neighbors)
+            self._retries.pace(now, is_isolated=self._is_cut_off())
         else:
             self._retries.forget(node)
 
@@ -460,7 +482,7 @@ class Overlay:
             return node in self._remembered
         if entry.state is State.LEFT:
             return False
-        return entry.state is State.FAILED or self._lacking() > 0 or not self.neighbors
+        return entry.state is State.FAILED or self._lacking() > 0 or self._is_cut_off()
 
     def _give_up(self, attempt: Attempt, is_final: bool, now: float, outputs: list[Output]) -> None:
         """All addresses failed."""
@@ -473,5 +495,5 @@ class Overlay:
             return
         self._retries.failed(node, now, is_final=is_final)
         is_late = self._dials.is_late(attempt, now)
-        if self._losses.unreached(node, is_final=is_final, is_late=is_late, is_isolated=not self.neighbors):
+        if self._losses.unreached(node, is_final=is_final, is_late=is_late, is_isolated=self._is_cut_off()):
             outputs.append(ProbeFailed(node))

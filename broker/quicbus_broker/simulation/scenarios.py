@@ -303,6 +303,10 @@ class Scenario:
         world.say("calm")
         self._calm_from = world.now
         world.network.loss = min(world.network.loss, 0.01)
+        for process in [each for each in world.every_process() if each.is_up]:
+            if not world.places[process.place].is_up:
+                # The later boot that it never met is gone again: nobody is left who could tell it to stop.
+                world.crash(process)
         for place in world.places:
             if not place.is_up and (place.index in SEEDS or self._rng.random() < 0.5):
                 world.start(place, self._seeds_for(place.index), mode=self._modes[place.index])
@@ -320,7 +324,8 @@ class Scenario:
         return [f"{process} still runs beside a later boot" for process in old] or not_converged(self.world, TOPICS)
 
     def _is_old(self, process: Process) -> bool:
-        return self.world.places[process.place].process is not process
+        others = self.world.every_process()
+        return any(each.is_up and each.place == process.place and each.boot > process.boot for each in others)
 
     def _final_round(self) -> None:
         """Now every node reaches every subscriber."""

@@ -108,7 +108,7 @@ class Node:
             if isinstance(output, NewsLearned):
                 self.gossip.learned(output)
         told: list[Output] = []
-        self.gossip.flush(self.neighbors, told)
+        self.gossip.flush(0.0, self.neighbors, self.neighbors, told)
         return frames + [output for output in told if isinstance(output, SendFrame)]
 
     def state(self, number: int) -> State | None:
