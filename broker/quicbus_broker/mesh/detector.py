@@ -14,7 +14,8 @@ from quicbus.wire.frames import Ping
 from quicbus.wire.node_frames import PingRequest
 from quicbus_broker.mesh.awareness import Awareness
 from quicbus_broker.mesh.helping import Helping
-from quicbus_broker.mesh.outputs import ProbeAnswered, ProbeFailed, SendFrame
+from quicbus_broker.mesh.outputs import LinkSilent, ProbeAnswered, ProbeFailed, SendFrame
+from quicbus_broker.mesh.survey import Survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ class _Probe:
     ends_at: float
     has_asked: bool = False
     request: int = 0
+    helpers: int = 0
     expected_nacks: dict[NodeId, None] = field(default_factory=dict)
 
 
@@ -64,6 +66,7 @@ class Detector:
         self._rtts: dict[NodeId, float] = {}
         self._failed: dict[NodeId, None] = {}
         self._awareness = Awareness(config.awareness_max if config.self_doubt else 0)
+        self._survey = Survey(config)
         self._last_id = 0
         self._helping = Helping(config, is_connected or self._neighbors.__contains__, self._take_id)
 
@@ -91,6 +94,7 @@ class Detector:
             return
         self._rtts.pop(node, None)
         self._failed.pop(node, None)
+        self._survey.forget(node)
         if node in self._turn:
             self._turn.remove(node)
         if self._probe is not None:
@@ -106,6 +110,8 @@ class Detector:
 
     def heard(self, node: NodeId, now: float, outputs: list[Output] | None = None) -> None:
         """Any traffic of the probed node is a sign of life."""
+        if self._survey.heard(node) and outputs is not None:
+            outputs.append(LinkSilent(node, is_silent=False))
         if self._probe is not None and self._probe.node == node:
             self._succeed(outputs)
         elif outputs is not None and node in self._failed:
@@ -140,12 +146,16 @@ class Detector:
     def next_timer(self) -> float:
         probe = self._probe
         if probe is None:
-            return min(self._next_probe, self._helping.next_timer())
+            return min(self._next_probe, self._helping.next_timer(), self._survey.next_timer())
         due = probe.ends_at if probe.has_asked else probe.asks_others_at
-        return min(due, self._helping.next_timer())
+        return min(due, self._helping.next_timer(), self._survey.next_timer())
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         self._helping.tick(now, outputs)
+        if now >= self._survey.next_timer():
+            silent, again = self._survey.end(now)
+            outputs.extend([LinkSilent(node, is_silent=True) for node in silent])
+            self._ping_all(again, outputs)
         probe = self._probe
         due = self._next_probe if probe is None else probe.ends_at if probe.has_asked else probe.asks_others_at
         if now < due:
@@ -173,6 +183,7 @@ class Detector:
         helpers = self._helpers(probe.node)
         if helpers:
             probe.request = self._take_id()
+            probe.helpers = len(helpers)
             probe.expected_nacks = dict.fromkeys(helpers)
             request = PingRequest(id=probe.request, target=probe.node)
             outputs.extend(SendFrame(helper, request) for helper in helpers)
@@ -186,6 +197,10 @@ class Detector:
         self._awareness.change(len(probe.expected_nacks) if probe.request else 1)
         self._failed[probe.node] = None
         outputs.append(ProbeFailed(probe.node))
+        self._survey.silent[probe.node] = None
+        outputs.append(LinkSilent(probe.node, is_silent=True))
+        if not probe.request or len(probe.expected_nacks) == probe.helpers:
+            self._ping_all(self._survey.begin(self._neighbors, now), outputs)
 
     def _succeed(self, outputs: list[Output] | None) -> None:
         probe = self._probe
@@ -223,6 +238,10 @@ class Detector:
         if len(self._pings) > _MAX_LATE_PINGS:
             del self._pings[next(iter(self._pings))]
         outputs.append(SendFrame(node, Ping(id=id)))
+
+    def _ping_all(self, nodes: list[NodeId], outputs: list[Output]) -> None:
+        """Ping for a sign of life only; the times of these Pongs are not kept."""
+        outputs.extend([SendFrame(node, Ping(id=self._take_id())) for node in nodes])
 
     def _take_id(self) -> int:
         self._last_id += 1

@@ -25,6 +25,7 @@ __all__ = [
     "DialFailed",
     "FrameArrived",
     "Internal",
+    "LinkSilent",
     "MemberChanged",
     "MemberForgotten",
     "MeshInput",
@@ -251,6 +252,14 @@ class ProbeAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkSilent:
+    """A neighbour says nothing, or something again: another link is wanted meanwhile. It is no accusation."""
+
+    node: NodeId
+    is_silent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NewsLearned:
     """Something new about members, to be passed on to all neighbours but `source`."""
 
@@ -275,7 +284,9 @@ class Misbehaved:
     why: str
 
 
-Internal = NeighborUp | NeighborDown | ProbeFailed | ProbeAnswered | NewsLearned | MemberForgotten | Misbehaved
+Internal = (
+    NeighborUp | NeighborDown | LinkSilent | ProbeFailed | ProbeAnswered | NewsLearned | MemberForgotten | Misbehaved
+)
 MeshOutput = (
     SendFrame
     | SendBundle

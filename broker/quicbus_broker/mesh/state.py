@@ -29,6 +29,7 @@ from quicbus_broker.mesh.outputs import (
     DialFailed,
     FrameArrived,
     Internal,
+    LinkSilent,
     MemberChanged,
     MemberForgotten,
     Misbehaved,
@@ -381,6 +382,8 @@ class Mesh:
                 self._traffic.broadcast.neighbor_down(node)
                 self._own_interest.neighbor_down(node, outputs)
                 self._choose_via(now, outputs)
+            case LinkSilent(node=node, is_silent=is_silent):
+                self._overlay.silent(node, is_silent, now)
             case ProbeFailed(node=node):
                 self._membership.suspect(node, now, outputs)
             case ProbeAnswered(node=node):

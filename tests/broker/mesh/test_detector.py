@@ -13,7 +13,8 @@ from quicbus.wire.node_frames import PingRequest, PingResult
 from quicbus_broker.mesh.awareness import Awareness
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.detector import Detector
-from quicbus_broker.mesh.outputs import ProbeAnswered, ProbeFailed, SendFrame
+from quicbus_broker.mesh.outputs import LinkSilent, ProbeAnswered, ProbeFailed, SendFrame
+from quicbus_broker.mesh.survey import Survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +39,14 @@ class Watch:
         self.connected = dict.fromkeys(neighbors)
         self.detector = Detector(ME, config, random.Random(3), self.connected.__contains__)
         self.now = now
+        self.silent: list[tuple[NodeId, bool]] = []
+        """What came out about links that are silent; the rest is returned."""
         for node in neighbors:
             self.detector.neighbor_up(node, now)
+
+    def _rest(self, outputs: list[Output]) -> list[Output]:
+        self.silent += [(output.node, output.is_silent) for output in outputs if isinstance(output, LinkSilent)]
+        return [output for output in outputs if not isinstance(output, LinkSilent)]
 
     def tick(self) -> list[Output]:
         """Go to the next timer."""
@@ -50,23 +57,23 @@ class Watch:
         self.now = now
         outputs: list[Output] = []
         self.detector.tick(now, outputs)
-        return outputs
+        return self._rest(outputs)
 
     def pong(self, node: NodeId, id: int, after: float = 0.0) -> list[Output]:
         self.now += after
         outputs: list[Output] = []
         self.detector.on_pong(node, Pong(id=id), self.now, outputs)
-        return outputs
+        return self._rest(outputs)
 
     def result(self, node: NodeId, id: int, answered: bool) -> list[Output]:
         outputs: list[Output] = []
         self.detector.on_ping_result(node, PingResult(id=id, answered=answered), self.now, outputs)
-        return outputs
+        return self._rest(outputs)
 
     def request(self, node: NodeId, id: int, target: NodeId) -> list[Output]:
         outputs: list[Output] = []
         self.detector.on_ping_request(node, PingRequest(id=id, target=target), self.now, outputs)
-        return outputs
+        return self._rest(outputs)
 
     def probe(self) -> tuple[NodeId, int]:
         """Go to the next probe; return whom it pings, and the id."""
@@ -159,7 +166,7 @@ def test_silence_is_asked_about_through_others_and_then_fails() -> None:
     assert {request.target for request in asked.values()} == {node}
     assert pinged(outputs) == [node], "and once more directly"
 
-    assert watch.tick() == [ProbeFailed(node)]
+    assert watch.tick()[0] == ProbeFailed(node)
     assert watch.now == began + CONFIG.probe_interval_s
 
 
@@ -191,7 +198,7 @@ def test_result_of_another_probe_or_from_someone_not_asked_counts_for_nothing() 
     watch.result(E, id, answered=True)
     watch.result(next(iter(asked)), id + 1, answered=True)
 
-    assert watch.tick() == [ProbeFailed(node)]
+    assert watch.tick()[0] == ProbeFailed(node)
 
 
 def test_any_traffic_of_the_probed_node_is_a_sign_of_life() -> None:
@@ -211,7 +218,51 @@ def test_traffic_of_others_is_none() -> None:
     watch.detector.heard(A if node == B else B, watch.now)
 
     watch.tick()
+    assert watch.tick()[0] == ProbeFailed(node)
+
+
+def test_where_the_helpers_are_silent_too_all_links_are_asked_and_those_that_stay_silent_are_told() -> None:
+    watch = Watch(A, B, C, D, E)
+    node, _ = watch.probe()
+    watch.tick()
+    others = [other for other in (A, B, C, D, E) if other != node]
+    assert pinged(watch.tick()) == others
+    assert watch.silent == [(node, True)]
+
+    watch.detector.heard(others[0], watch.now)
+    watch.tick_at(watch.now + 2 * CONFIG.probe_timeout_s)
+    assert watch.silent[1:] == [(other, True) for other in others[1:]]
+
+    outputs: list[Output] = []
+    watch.detector.heard(others[1], watch.now, outputs)
+    assert outputs == [LinkSilent(others[1], is_silent=False)]
+
+
+def test_where_a_helper_says_no_only_the_probed_link_is_silent() -> None:
+    watch = Watch(A, B, C)
+    node, _ = watch.probe()
+    helper, request = next(iter(requests(watch.tick()).items()))
+    watch.result(helper, request.id, answered=False)
     assert watch.tick() == [ProbeFailed(node)]
+    assert watch.silent == [(node, True)]
+
+
+def test_a_survey_that_the_process_slept_through_is_made_again() -> None:
+    survey = Survey(CONFIG)
+    assert survey.begin((A, B), 0.0) == [A, B]
+    assert survey.end(60.0) == ([], [A, B])
+    survey.heard(A)
+    assert survey.end(survey.next_timer()) == ([B], [])
+    assert survey.next_timer() == math.inf
+    assert survey.heard(B)
+    assert not survey.heard(B)
+
+
+def test_surveys_are_some_intervals_apart() -> None:
+    survey = Survey(CONFIG)
+    survey.begin((A,), 0.0)
+    assert survey.begin((A, B), 1.0) == []
+    assert survey.begin((A, B), 10.0) == [A, B]
 
 
 def test_slow_link_gets_the_time_it_needs() -> None:

@@ -392,6 +392,31 @@ def test_request_is_repeated_over_a_new_connection() -> None:
 # --- members that fail, leave, move ---------------------------------------------------------------------------------
 
 
+def test_another_link_is_looked_for_while_a_neighbor_is_silent() -> None:
+    node, count = full_node(active_links(len(MANY), CONFIG.small_mesh))
+    silent = node.neighbors[0]
+    assert dials(node.run(0.0, 2.0)) == []
+
+    node.overlay.silent(silent, True, 2.0)
+    assert len(dials(node.run(2.0, 3.0))) == 1
+    assert silent in node.neighbors
+    assert len(node.neighbors) == count
+
+
+def test_node_whose_neighbors_are_all_silent_dials_many_at_once_and_accuses_nobody() -> None:
+    node, count = full_node(active_links(len(MANY), CONFIG.small_mesh))
+    for other in node.neighbors:
+        node.overlay.silent(other, True, 2.0)
+    outputs = node.run(2.0, 2.0 + CONFIG.dial_timeout_s + 1)
+    assert len(dials(outputs)) == count
+    assert not [output for output in outputs if isinstance(output, ProbeFailed)]
+
+    for other in node.neighbors:
+        node.overlay.silent(other, False, 10.0)
+    node.overlay.dial_failed(DialFailed("x:1", None, "no answer"), 10.0, [])
+    assert len(node.neighbors) == count
+
+
 def test_failed_member_loses_its_link_and_its_connection() -> None:
     node = Node(ME)
     node.knows(A, B)
