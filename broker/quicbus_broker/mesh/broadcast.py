@@ -20,6 +20,7 @@ from quicbus_broker.mesh.outputs import Misbehaved, SendBundle, SendFrame
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from quicbus_broker.mesh.bundle_store import BundleId, Stored
     from quicbus_broker.mesh.config import MeshConfig
@@ -78,13 +79,22 @@ class _Missing:
 class Broadcast:
     """One node's part in the broadcasts of all."""
 
-    def __init__(self, me: NodeId, config: MeshConfig, signing: Signing, rng: random.Random) -> None:
+    def __init__(
+        self,
+        me: NodeId,
+        config: MeshConfig,
+        signing: Signing,
+        rng: random.Random,
+        boot_of: Callable[[NodeId], int | None] = lambda origin: 0,
+    ) -> None:
+        """`boot_of` returns the boot in the record of a member, `None` for who is none."""
         self.counters = BroadcastCounters()
         self.store = BundleStore(config.retention_s, config.retention_size)
         self._me = me
         self._config = config
         self._signing = signing
         self._rng = rng
+        self._boot_of = boot_of
         self._eager: dict[NodeId, None] = {}
         self._lazy: dict[NodeId, float] = {}
         """With the time at which it was pruned last."""
@@ -162,7 +172,7 @@ class Broadcast:
         if bundle.target != EVERYONE:
             self._refuse(node, "misaddressed", outputs)
             return False
-        if not self._signing.knows(bundle.origin):
+        if not self._is_member(bundle.origin):
             # Its record is on its way, on another stream: the bundle is asked for again once that is here.
             self.counters.dropped["unknown_origin"] += 1
             self._miss(bundle.id, node, now)
@@ -175,7 +185,11 @@ class Broadcast:
     def _is_new(self, node: NodeId, bundle: Bundle, now: float, outputs: list[Output]) -> bool:
         window = self._seen.get(bundle.origin)
         if window is None or bundle.boot > window.boot:
-            return True
+            if bundle.boot >= (self._boot_of(bundle.origin) or 0):
+                return True
+            # Nothing tells whether it was seen: this node is younger than that boot, or has forgotten it.
+            self.counters.dropped["old_boot"] += 1
+            return False
         if bundle.boot < window.boot:
             self.counters.dropped["old_boot"] += 1
             if window.since is None:
@@ -189,6 +203,10 @@ class Broadcast:
             self._prune(node, now, outputs)
             return False
         return True
+
+    def _is_member(self, origin: NodeId) -> bool:
+        """Whether its signature can be checked and it is not forgotten: what was seen of it is forgotten with it."""
+        return self._signing.knows(origin) and self._boot_of(origin) is not None
 
     def _refuse(self, node: NodeId, why: str, outputs: list[Output]) -> None:
         self.counters.dropped[why] += 1
@@ -304,7 +322,9 @@ class Broadcast:
 
     def _is_seen(self, id: BundleId) -> bool:
         window = self._seen.get(id[0])
-        return window is not None and (id[1] < window.boot or (id[1] == window.boot and id[2] in window))
+        if window is not None and id[1] <= window.boot:
+            return id[1] < window.boot or id[2] in window
+        return id[1] < (self._boot_of(id[0]) or 0)
 
     def _miss(self, id: BundleId, node: NodeId, now: float) -> None:
         missing = self._missing.get(id)
@@ -331,7 +351,7 @@ class Broadcast:
             source = self._next_source(missing)
             if self._is_seen(id) or source is None or missing.grafts >= MAX_GRAFTS:
                 del self._missing[id]
-            elif self._signing.knows(id[0]):
+            elif self._is_member(id[0]):
                 self._graft(source, now, outputs)
             else:
                 missing.grafts += 1

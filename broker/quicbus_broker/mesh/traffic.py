@@ -91,7 +91,7 @@ class Traffic:
         config: MeshConfig,
         rng: random.Random,
     ) -> None:
-        self.broadcast = Broadcast(me, config, signing, rng)
+        self.broadcast = Broadcast(me, config, signing, rng, self._boot_of)
         self.numbering = Numbering()
         self.sequencer = Sequencer(me, config, boot)
         self.dropped: Counter[str] = Counter()
@@ -109,7 +109,6 @@ class Traffic:
         """Numbered without holes: what is missing of them is noticed."""
         self._number = 0
         """Of direct bundles; those that are broadcast have numbers of their own, without holes."""
-        self._broadcasts = 0
         self._gathered: list[BundleBatch] = []
         self._gathered_size = 0
 
@@ -256,6 +255,10 @@ class Traffic:
         neighbors = [each for each in self._ways.neighbors() if self._can_dial(each)]
         return (neighbors[crc32(node) % len(neighbors)],) if neighbors else ()
 
+    def _boot_of(self, node: NodeId) -> int | None:
+        entry = self._table.get(node)
+        return None if entry is None else entry.record.boot
+
     def _can_dial(self, node: NodeId) -> bool:
         entry = self._table.get(node)
         return entry is not None and entry.record.mode != "server"
@@ -269,7 +272,7 @@ class Traffic:
         for since, bundle in bundles:
             outputs.append(SendBundle(node, _aged(bundle, now - since)))
         for target in [each for each in self._waiting.nodes() if self._is_via(node, each)]:
-            for since, bundle in self._waiting.take(target)[1]:
+            for since, bundle in self._waiting.take_bundles(target):
                 relay = bundle if bundle.kind == KIND_RELAY else self._signed_relay(bundle)
                 outputs.append(SendBundle(node, _aged(relay, now - since)))
 
@@ -313,7 +316,8 @@ class Traffic:
         """Take a bundle that `node` sent."""
         if bundle.kind == KIND_BROADCAST:
             if self.broadcast.on_bundle(node, bundle, now, outputs):
-                self._arrive(bundle, EVERYONE, self._config.max_hops - bundle.hops + 1, now, outputs)
+                # A node that is set to more hops may have sent it.
+                self._arrive(bundle, EVERYONE, max(1, self._config.max_hops - bundle.hops + 1), now, outputs)
         elif bundle.kind == KIND_DIRECT:
             if bundle.origin != node or bundle.target != self._me:
                 outputs.append(Misbehaved(node, "a direct bundle of, or for, another node"))
@@ -335,13 +339,16 @@ class Traffic:
             self.sequencer.skipped(node, skipped.lane, skipped.first, skipped.last, now, outputs, boot)
 
     def _on_relay(self, node: NodeId, bundle: Bundle, now: float, outputs: list[Output]) -> None:
-        if not self._signing.knows(bundle.origin):
+        boot = self._boot_of(bundle.origin)
+        if boot is None or not self._signing.knows(bundle.origin):
             self._drop("unknown_origin", *(batch.body for batch in bundle.batches))
         elif not self._signing.check_bundle(bundle.origin, bundle.signed, bundle.signature):
             self._drop("forged", *(batch.body for batch in bundle.batches))
             outputs.append(Misbehaved(node, "a forged relay"))
+        elif bundle.boot < boot:
+            self._drop("old_boot", *(batch.body for batch in bundle.batches))
         elif bundle.target == self._me:
-            self._take_direct(bundle, _RELAY_HOPS - bundle.hops + 1, now, outputs)
+            self._take_direct(bundle, max(1, _RELAY_HOPS - bundle.hops + 1), now, outputs)
         elif not self._pass_on(node, bundle, now, outputs):
             self._drop("no_route", *(batch.body for batch in bundle.batches))
 

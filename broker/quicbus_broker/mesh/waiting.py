@@ -60,8 +60,12 @@ class Waiting:
 
     def take(self, node: NodeId) -> tuple[list[Skipped], list[tuple[float, Bundle]]]:
         """A connection is open: return what the node must not wait for, and the bundles with the time they came."""
+        return self._skips.pop(node, []), self.take_bundles(node)
+
+    def take_bundles(self, node: NodeId) -> list[tuple[float, Bundle]]:
+        """There is a way through another node: return the bundles. What must not be waited for is told later."""
         queue = self._queues.pop(node, None)
-        return self._skips.pop(node, []), list(queue.bundles) if queue else []
+        return list(queue.bundles) if queue else []
 
     def give_up(self, node: NodeId) -> list[Bundle]:
         """No connection came about; returns what is dropped."""

@@ -64,7 +64,8 @@ def bundle(
 class Node:
     def __init__(self, *neighbors: bytes, lazy: tuple[bytes, ...] = ()) -> None:
         self.signing = Signatures()
-        self.machine = Broadcast(ME, CONFIG, self.signing, random.Random(1))
+        self.boots: dict[bytes, int | None] = {}
+        self.machine = Broadcast(ME, CONFIG, self.signing, random.Random(1), lambda node: self.boots.get(node, 1))
         self.counters = self.machine.counters
         self.now = 50.0
         for node in (*neighbors, *lazy):
@@ -285,6 +286,34 @@ def test_neighbour_that_sends_the_same_again_and_again_misbehaves() -> None:
     node.take(A, bundle())
     outputs = [output for _ in range(MAX_COPIES + 1) for output in node.take(A, bundle())[1]]
     assert [output for output in outputs if isinstance(output, Misbehaved)] == [Misbehaved(A, "replayed a bundle")]
+
+
+def test_bundle_of_an_earlier_boot_than_the_record_is_no_news_to_who_never_saw_that_boot() -> None:
+    node = Node(A)
+    node.boots[ORIGIN] = 2
+    assert node.take(A, bundle(boot=1)) == (False, [])
+    assert node.counters.dropped == {"old_boot": 1}
+    node.hear(A, IHave(bundles=((ORIGIN, 1, 5),)))
+    assert not [each for each in node.wait(5.0) if isinstance(each, SendFrame)], "nor is it asked for"
+    assert node.take(A, bundle(boot=2))[0]
+
+
+def test_bundle_of_the_boot_that_was_followed_is_taken_although_the_record_has_a_later_one() -> None:
+    node = Node(A)
+    assert node.take(A, bundle(1, boot=1))[0]
+    node.boots[ORIGIN] = 2
+    assert node.take(A, bundle(2, boot=1))[0]
+    assert not node.take(A, bundle(1, boot=1))[0]
+
+
+def test_replay_of_a_member_that_was_forgotten_is_not_taken() -> None:
+    node = Node(A)
+    assert node.take(A, bundle())[0]
+    node.wait(CONFIG.retention_s + 5)
+    node.machine.forget(ORIGIN)
+    node.boots[ORIGIN] = None
+    assert not node.take(A, bundle())[0]
+    assert node.counters.dropped == {"unknown_origin": 1}
 
 
 def test_bundle_of_an_old_boot_is_dropped_and_later_nobody_honest_can_have_it() -> None:

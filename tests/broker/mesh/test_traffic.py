@@ -21,6 +21,7 @@ from tests.broker.mesh.fake_signing import FakeSigning, node_id, sealed
 
 ME, NODE, VIA, STRANGER = node_id(0), node_id(1), node_id(2), node_id(3)
 BODY = encode_body(b"a", [b"one", b"two"], number=1)
+LANE = crc32(b"a") % limits.LANES
 
 
 class World:
@@ -59,7 +60,7 @@ class World:
 
 def direct(origin: bytes = NODE, target: bytes = ME, boot: int = 10, kind: int = KIND_DIRECT, hops: int = 0) -> Bundle:
     batch = BundleBatch(1, 0, 1, 0, "alice", BODY)
-    bundle = Bundle(kind, origin, 20, 1, target, boot, (batch,), hops)
+    bundle = Bundle(kind, origin, 30 if origin == VIA else 20, 1, target, boot, (batch,), hops)
     signed = encode_bundle(bundle)
     return replace(bundle, signed=signed, signature=FakeSigning(origin).sign_bundle(signed))
 
@@ -99,6 +100,21 @@ def test_without_any_way_it_waits_while_one_is_dialed() -> None:
     world.traffic.connected(VIA, 3.0, outputs)
     assert sent(outputs) == [(VIA, KIND_RELAY, 1), (VIA, KIND_RELAY, 2)]
     assert [each.bundle.age_ms for each in outputs if isinstance(each, SendBundle)] == [2000, 1000]
+
+
+def test_numbers_that_were_dropped_are_told_though_what_came_later_took_another_way() -> None:
+    world = World()
+    assert world.publish(1) == []
+    world.dialable[VIA] = None
+    assert world.publish(2) == []
+    world.connected[VIA] = None
+    outputs: list[Output] = []
+    world.traffic.connected(VIA, 1.0, outputs)
+    assert sent(outputs) == [(VIA, KIND_RELAY, 2)]
+    world.connected[NODE] = None
+    later: list[Output] = []
+    world.traffic.connected(NODE, 2.0, later)
+    assert later == [SendFrame(NODE, Skipped(boot=20, lane=LANE, first=1, last=1, messages=0))]
 
 
 def test_what_waits_goes_before_what_comes_later() -> None:
@@ -167,6 +183,17 @@ def test_a_relay_for_this_node_counts_only_with_the_signature_of_its_origin() ->
     assert world.take(VIA, unknown) == []
     assert (world.traffic.dropped["forged"], world.traffic.dropped["unknown_origin"]) == (2, 2)
     assert [type(each) for each in world.take(VIA, relay)] == [Deliver]
+
+
+def test_a_relay_of_who_is_no_member_or_of_an_earlier_boot_is_dropped() -> None:
+    world = World()
+    old = replace(direct(kind=KIND_RELAY), boot=19)
+    signed = encode_bundle(old)
+    old = replace(old, signed=signed, signature=FakeSigning(NODE).sign_bundle(signed))
+    assert world.take(VIA, old) == []
+    world.table.remove(NODE)
+    assert world.take(VIA, direct(kind=KIND_RELAY)) == []
+    assert world.traffic.dropped == {"old_boot": 2, "unknown_origin": 2}
 
 
 def test_a_relay_for_another_node_is_passed_on_once_and_only_over_a_connection() -> None:
