@@ -321,6 +321,7 @@ class Broker:
                 continue
             if is_new and self._listener is not None:
                 self._listener.configuration = self._configuration(identity)
+                self._opened_mesh.renewed()
                 self._log.info("= the node's certificate was renewed, until %s", identity.credential.not_after)
 
     # --- its parts --------------------------------------------------------------------------------------------------

@@ -99,6 +99,10 @@ class BrokerMesh:
         """To be called every now and then: people are told what has changed."""
         self.sight.look()
 
+    def renewed(self) -> None:
+        """The node's certificate was renewed."""
+        self.driver.perform(self.mesh.renewed(self._clock()))
+
     def statistics(self) -> MeshStatistics:
         """Return the counters of the machine, with what the driver had to drop."""
         statistics = self.mesh.statistics()

@@ -253,6 +253,12 @@ class Mesh:
         self._membership.set_addresses(addresses, now, outputs)
         return self._settle(outputs, now)
 
+    def renewed(self, now: float) -> list[MeshOutput]:
+        """The own certificate was renewed: others are shown it, for they believe no record beyond its certificate."""
+        outputs: list[Output] = []
+        self._membership.renewed(now, outputs)
+        return self._settle(outputs, now)
+
     def leave(self, now: float) -> list[MeshOutput]:
         """Tell the mesh that this node leaves by itself; the driver then closes the connections."""
         outputs: list[Output] = []

@@ -293,6 +293,16 @@ def test_a_node_that_leaves_is_told_apart_from_one_that_failed() -> None:
         assert machines[3].me not in mesh.neighbors
 
 
+def test_a_renewed_certificate_is_shown_to_all() -> None:
+    net = Net()
+    machines = mesh_of(net, 3)
+    before = machines[1].members()
+    net.perform(machines[0].me, machines[0].renewed(net.now))
+    entries = [mesh._table.get(machines[0].me) for mesh in machines]
+    assert {entry.incarnation for entry in entries if entry is not None} == {machines[0].boot + 1}
+    assert machines[1].members() == before
+
+
 def test_a_restarted_node_is_the_same_member_with_a_new_boot() -> None:
     net = Net()
     machines = mesh_of(net, 3)
