@@ -360,3 +360,28 @@ def test_while_the_way_is_full_only_publishers_to_subscribers_that_block_wait() 
     assert [node.router.is_held(each.session.publisher) for each in (alice, bob)] == [True, False]  # type: ignore[arg-type]
     node.exchange.congestion_changed(False)
     assert not node.router.is_held(alice.session.publisher)  # type: ignore[arg-type]
+
+
+def test_what_is_larger_than_clients_here_were_told_is_dropped_and_counted() -> None:
+    """Nodes may be set to different sizes; a client would take the record for a violation and close."""
+    node = Node()
+    bob, worker = node.client(), node.client()
+    bob.subscribe("t")
+    worker.subscribe("t", group="g")
+    largest = node.edge.limits.max_body_size - len(encode_body(b"t", [b""], number=1))
+
+    assert node.arrive("t", bytes(largest - 2))
+    assert node.edge.statistics().too_large == 0
+
+    assert node.arrive("t", bytes(largest + 1), b"")
+    assert node.arrive("t", bytes(largest + 1), b"", group="g", filter="t")
+    node.come_back(bytes(largest + 1))
+    assert node.edge.statistics().too_large == 5
+    assert node.router.books().arrived == 1
+    assert node.is_balanced()
+
+
+def test_what_other_nodes_send_that_cannot_be_read_stands_in_the_statistics() -> None:
+    node = Node()
+    node.exchange.take_remote(TOKYO, 3, 17, 0, "ann", b"no body", 0, "", "")
+    assert node.edge.statistics().malformed == 1

@@ -160,6 +160,7 @@ def test_worked_example_of_a_digest_is_what_the_code_computes() -> None:
         ("Sent when 2 MiB came", link._REPORT_AFTER == 2 << 20),
         ("bundles that wait for one neighbour | 64 MiB", limits.LINK_QUEUE_SIZE == 64 << 20),
         ("one bundle | 65 MiB", limits.MAX_BUNDLE_SIZE == 65 << 20),
+        ("incomplete records of one connection | 73 MiB", link._MAX_INCOMPLETE == 73 << 20),
         ("closed at 512 KiB of bodies", traffic.BUNDLE_SIZE == 512 << 10),
         ("over 1,024 sessions of nodes", limits.MAX_NODE_CONNECTIONS == 1024),
         ("at most 16, each of at most 260 characters", membership.MAX_ADDRESSES == 16),

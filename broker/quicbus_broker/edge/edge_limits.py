@@ -23,9 +23,14 @@ class EdgeLimits:
     handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S
 
     @property
+    def max_body_size(self) -> int:
+        """Of the largest batch."""
+        return self.max_message_size + limits.BATCH_OVERHEAD
+
+    @property
     def max_record_size(self) -> int:
         """Of the largest batch with its kind, as `RecordParser` counts."""
-        return 1 + self.max_message_size + limits.BATCH_OVERHEAD
+        return 1 + self.max_body_size
 
     @property
     def publish_window(self) -> int:

@@ -6,6 +6,7 @@ With a `Remote` the rest of the mesh is one of those that meet here.
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ _CONGESTION = "congestion"
 class Exchange:
     """`origin` is this node's id, `boot` grows with each start. Batches are numbered from 1 in each boot.
 
-    `malformed` counts batches and filters of other nodes that no edge should have let in.
+    `malformed` counts batches and filters of other nodes that no edge should have let in, `too_large` messages that come
+    from there in batches over `max_body_size`.
     """
 
     def __init__(
@@ -46,6 +48,9 @@ class Exchange:
         self.clock = clock
         self.sequence = 0
         self.malformed = 0
+        self.too_large = 0
+        self.max_body_size = sys.maxsize
+        """Of a batch of another node: that may be set to another size, and a client takes what its own broker said."""
         self.remote: Remote | None = None
         self._sources = RemoteSources(lambda *_: None)
         self._returned: OrderedDict[tuple[int, int, str, str], None] = OrderedDict()
@@ -138,10 +143,12 @@ class Exchange:
         """
         outputs: list[Output] = []
         now = self.clock()
+        parsed = self._parse(body)
+        if parsed is None:
+            return True
         try:
-            parsed = parse_body(body)
             plan = self.router.plan(parsed.topic)
-        except (ProtocolViolation, InvalidTopic):
+        except InvalidTopic:
             self.malformed += 1
             return True
         expires_at = now + (parsed.expires_in_ms - age_ms) / 1000 if parsed.expires_in_ms else math.inf
@@ -162,10 +169,8 @@ class Exchange:
         """A share of this node came back from `node`: it goes to another place once, and is dropped after that."""
         outputs: list[Output] = []
         now = self.clock()
-        try:
-            parsed = parse_body(body)
-        except ProtocolViolation:
-            self.malformed += 1
+        parsed = self._parse(body)
+        if parsed is None:
             return
         expires_at = now + (parsed.expires_in_ms - age_ms) / 1000 if parsed.expires_in_ms else math.inf
         batch = Batch(parsed, Envelope(self.origin, self.boot, id, publisher, first, age_ms), None, now, expires_at)
@@ -176,6 +181,18 @@ class Exchange:
         if not is_taken:
             self.router.count_no_member(parsed.count)
         self.perform(outputs)
+
+    def _parse(self, body: bytes) -> Body | None:
+        """Check a body that another node sent; `None` where it is of no use here, which is counted."""
+        try:
+            parsed = parse_body(body)
+        except ProtocolViolation:
+            self.malformed += 1
+            return None
+        if len(body) > self.max_body_size:
+            self.too_large += parsed.count
+            return None
+        return parsed
 
     def hold(self, key: Hashable, filter: str) -> None:
         """Hold back who publishes what matches a filter, until `release`: `key` (a node) has no room for it."""

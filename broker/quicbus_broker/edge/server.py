@@ -50,6 +50,10 @@ class EdgeStatistics:
     refused: Mapping[str, int]
     violations: int
     subscriptions: int
+    malformed: int = 0
+    """Batches and filters of other nodes that could not be read."""
+    too_large: int = 0
+    """Messages of other nodes that are larger than clients are told that they may be here."""
 
 
 class Edge:
@@ -69,6 +73,7 @@ class Edge:
         """May be replaced; then `members_changed`."""
         self.brokers: tuple[str, ...] = ()
         self.limits = edge_limits
+        exchange.max_body_size = edge_limits.max_body_size
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
         self._sessions: dict[Session, None] = {}
@@ -141,6 +146,8 @@ class Edge:
             refused=dict(self._refused),
             violations=self._refused[CloseCode.PROTOCOL_VIOLATION.name.lower()],
             subscriptions=len(self.exchange.router),
+            malformed=self.exchange.malformed,
+            too_large=self.exchange.too_large,
         )
 
     # --- what sessions tell -----------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ __all__ = ["Link", "LinkOwner"]
 
 BUNDLE_KINDS = frozenset((KIND_BROADCAST, KIND_DIRECT, KIND_RELAY, KIND_RETURNED))
 _REPORT_AFTER = limits.LINK_WINDOW // 4
+_MAX_INCOMPLETE = limits.MAX_BUNDLE_SIZE + limits.LINK_WINDOW
+"""An honest neighbour sends one record after the other: one may be long, of others only a window can be on its way."""
 
 
 class LinkOwner(Protocol):
@@ -202,6 +204,8 @@ class Link:
                 self._owner.bundle_arrived(self, decode_bundle(record.kind, record.payload))
                 if self.is_closed:
                     return
+        if parser.held > limits.LINK_WINDOW and sum(each.held for each in self._lanes_in.values()) > _MAX_INCOMPLETE:
+            raise ProtocolViolation(f"more than {_MAX_INCOMPLETE} bytes of incomplete records")
         if self._taken - self._reported >= _REPORT_AFTER:
             self._report_taken()
 

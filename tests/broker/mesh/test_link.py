@@ -313,6 +313,25 @@ def test_more_lanes_than_there_are_close_the_link() -> None:
     assert pair.tokyo.violations == [(CloseCode.PROTOCOL_VIOLATION, f"more than {limits.LANES} lanes")]
 
 
+def test_incomplete_records_on_all_lanes_close_the_link() -> None:
+    pair = Pair()
+    _, at_tokyo = pair.open()
+    head = bytes((STREAM_TYPE_LANE,)) + limits.MAX_BUNDLE_SIZE.to_bytes(4, "little") + b"\x03"
+    part = bytes(limits.LINK_WINDOW + 1)
+
+    lanes = range(limits.LANES)
+    for lane in lanes:
+        at_tokyo.stream_data(6 + 4 * lane, head, False)
+    for lane in lanes:
+        at_tokyo.stream_data(6 + 4 * lane, part, False)
+    assert pair.tokyo.violations == [], "one long record, and a window of others"
+    at_tokyo.stream_data(6, part, False)
+    at_tokyo.stream_data(10, part, False)
+
+    ((_, reason),) = pair.tokyo.violations
+    assert "of incomplete records" in reason
+
+
 def test_records_and_streams_of_later_versions_are_skipped() -> None:
     pair = Pair()
     _, at_tokyo = pair.open()
