@@ -60,7 +60,7 @@ closes it long before, unless a single batch is larger."""
 MAX_NODE_CONNECTIONS = 1024
 """Sessions of kind node that a node accepts: links, and those that serve others directly for a minute."""
 MAX_KNOWN_KEYS = 131_072
-"""Public keys of nodes that are kept to check signatures, about 1 KiB each; the longest unused one goes."""
+"""Public keys of nodes that are kept to check signatures, about 1 KiB each; that of the oldest record goes first."""
 MAX_DIALED_ADDRESSES = 16
 """Of one name."""
 

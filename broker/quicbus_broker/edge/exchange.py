@@ -35,8 +35,8 @@ _CONGESTION = "congestion"
 class Exchange:
     """`origin` is this node's id, `boot` grows with each start. Batches are numbered from 1 in each boot.
 
-    `malformed` counts batches and filters of other nodes that no edge should have let in, `too_large` messages that come
-    from there in batches over `max_body_size`.
+    `malformed` counts batches and filters of other nodes that no edge should have let in, `too_large` messages that
+    came from there in batches over `max_body_size`.
     """
 
     def __init__(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quicbus.wire.node_frames import IHave
+
 if TYPE_CHECKING:
     from quicbus.wire.bundles import Bundle
-    from quicbus.wire.node_frames import IHave
     from quicbus_broker.mesh.outputs import NodeId
 
 __all__ = ["Early"]
@@ -14,6 +15,8 @@ __all__ = ["Early"]
 MAX_EARLY_SIZE = 16 * 1024 * 1024
 MAX_EARLY = 4096
 """Joining takes a few round trips; what is beyond this is announced and asked for as any other loss."""
+ID_SIZE = 200
+"""Bytes of memory that one announced bundle takes: an id is five objects."""
 
 
 class Early:
@@ -25,7 +28,8 @@ class Early:
         self._items: list[tuple[NodeId, Bundle | IHave]] = []
         self._size = 0
 
-    def keep(self, node: NodeId, item: Bundle | IHave, size: int) -> None:
+    def keep(self, node: NodeId, item: Bundle | IHave) -> None:
+        size = _size_of(item)
         if len(self._items) < MAX_EARLY and self._size + size <= MAX_EARLY_SIZE:
             self._items.append((node, item))
             self._size += size
@@ -34,3 +38,9 @@ class Early:
         items, self._items = self._items, []
         self._size = 0
         return items
+
+
+def _size_of(item: Bundle | IHave) -> int:
+    if isinstance(item, IHave):
+        return ID_SIZE * len(item.bundles)
+    return sum(len(batch.body) for batch in item.batches)

@@ -87,7 +87,7 @@ class Reception:
         if bundle.kind == KIND_BROADCAST:
             self._overlay.stray(node, now, outputs)
             if not self._discovery.is_joined:
-                self._early.keep(node, bundle, sum(len(batch.body) for batch in bundle.batches))
+                self._early.keep(node, bundle)
                 return
         self._traffic.on_bundle(node, bundle, now, outputs)
 
@@ -116,7 +116,7 @@ class Reception:
         if self._discovery.is_joined:
             self._traffic.broadcast.on_ihave(node, frame, now, outputs)
         else:
-            self._early.keep(node, frame, len(frame.bundles))
+            self._early.keep(node, frame)
 
     def _on_joined(self, now: float, outputs: list[Output]) -> None:
         """From here on broadcasts count, and others may know what is wanted here."""

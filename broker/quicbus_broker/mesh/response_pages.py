@@ -70,7 +70,10 @@ class ResponsePages:
 
 
 def summary_pages(members: Sequence[tuple[int, Sequence[Summary]]]) -> list[DiscoveryResponse]:
-    """Return frames that list buckets in full. One whose members do not fit a frame is left for other times."""
+    """Return frames that list buckets in full.
+
+    One whose members do not fit a frame, in a mesh of 200,000, is left out: it is never compared.
+    """
     pages: list[tuple[list[int], list[Summary]]] = [([], [])]
     for bucket, summaries in members:
         if len(summaries) * SUMMARY_SIZE > FRAME_SIZE:

@@ -395,6 +395,7 @@ class Mesh:
             case ProbeAnswered(node=node):
                 self._membership.alive_seen(node, now, outputs)
             case MemberForgotten(node=node):
+                self._offences.pop(node, None)
                 self._interest.forget(node)
                 self._traffic.forget(node)
             case Misbehaved(node=node, why=why):

@@ -196,7 +196,7 @@ def test_a_renewed_certificate_of_the_same_key_replaces_the_old_one() -> None:
     assert tokyo.check_bundle(OSLO.node_id, b"b", signing_of(OSLO).sign_bundle(b"b"))
 
 
-def test_keys_are_bounded_and_the_longest_unused_one_goes() -> None:
+def test_keys_are_bounded_and_that_of_the_oldest_record_goes() -> None:
     tokyo = signing_of(TOKYO, max_known=2)
     names = ("oslo", "lima", "oslo", "cairo")
     for name in names:
