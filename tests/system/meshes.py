@@ -304,6 +304,12 @@ class Load:
         for task in (*self._publishing, *self._taking):
             task.cancel()
 
+    def assert_nothing_missing(self) -> None:
+        """Of what was published so far each taker got all up to some message."""
+        for taker in self.takers.values():
+            for topic, numbers in taker.numbers.items():
+                assert numbers == list(range(len(numbers))), (taker.name, topic)
+
     def assert_exactly_once(self, publishers: Iterable[str], takers: Iterable[str]) -> None:
         for taker in takers:
             for publisher in publishers:

@@ -53,9 +53,11 @@ async def test_nodes_that_are_killed_are_noticed_and_their_clients_go_on_elsewhe
 
 
 @needs_sigstop
-async def test_a_node_that_hangs_is_suspected_and_loses_nothing_when_it_goes_on_in_time(tmp_path: Path) -> None:
+async def test_a_node_that_hangs_loses_nothing_while_it_is_suspect_and_comes_back_after_it_failed(
+    tmp_path: Path,
+) -> None:
     rng = seeded()
-    async with mesh_of(tmp_path) as mesh, load_on(mesh, stall_timeout_s=30.0) as load:
+    async with mesh_of(tmp_path) as mesh, load_on(mesh, stall_timeout_s=60.0) as load:
         await load.flows()
         victim = rng.choice(mesh.names)
         others = mesh.others(victim)
@@ -64,25 +66,12 @@ async def test_a_node_that_hangs_is_suspected_and_loses_nothing_when_it_goes_on_
             await load.flows(others, others)
         await mesh.wait_whole()
         await load.flows()
-        await load.end()
-        load.assert_exactly_once(mesh.names, mesh.names)
-        await mesh.assert_books()
-
-
-@needs_sigstop
-async def test_a_node_that_hangs_for_long_fails_and_comes_back(tmp_path: Path) -> None:
-    rng = seeded()
-    async with mesh_of(tmp_path) as mesh, load_on(mesh) as load:
-        await load.flows()
-        victim = rng.choice(mesh.names)
-        others = mesh.others(victim)
+        load.assert_nothing_missing()
         with mesh.suspended(victim):
             await mesh.wait_state(others, victim, "failed")
-            await load.flows()
+            await load.flows(others, others)
         await mesh.wait_whole()
-        async with mesh.client(victim) as bus, bus.subscribe(f"load/{others[0]}") as messages:
-            await messages.wait_spread()
-            await messages.next()
+        await load.flows()
         await load.end()
         load.assert_exactly_once(others, others)
         await mesh.assert_books()
