@@ -65,7 +65,7 @@ class Losses:
         self._lost.clear()
 
     def next_timer(self) -> float:
-        return min(self._lost.values(), default=math.inf)
+        return min(self._lost.values()) if self._lost else math.inf
 
     def due(self, now: float) -> list[NodeId]:
         """Return the lost neighbours to dial now; `undialable` is for those where that cannot be done."""

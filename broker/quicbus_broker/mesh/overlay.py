@@ -87,6 +87,10 @@ class Overlay:
         self._fill_pauses = 0
         self._rotate_at = math.inf
         self._is_stopped = False
+        self._timers = (
+            *(self._seeds.next_timer, self._retries.next_timer, self._links.next_timer),
+            *(self._contacts.next_timer, self._dials.next_timer, self._losses.next_timer),
+        )
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Overlay:
     def stop(self) -> None:
         """This node leaves: from now on it dials nobody and grants nothing."""
         self._is_stopped = True
-        self._seeds = Seeds(self._config, self._rng)
+        self._seeds.clear()
         self._retries.clear()
         self._losses.clear()
         self._fill_at = self._rotate_at = math.inf
@@ -266,17 +270,13 @@ class Overlay:
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def next_timer(self) -> float:
-        return min(
-            self._fill_at,
-            self._rotate_at,
-            self._seeds.next_timer(),
-            self._retries.next_timer(),
-            self._links.next_timer(),
-            self._contacts.next_timer(),
-            self._dials.next_timer(),
-            self._losses.next_timer(),
-            min(self._leaving.values(), default=math.inf),
-        )
+        timer = min(self._leaving.values()) if self._leaving else math.inf
+        for other in self._timers:
+            due = other()
+            if due < timer:
+                timer = due
+        timer = timer if timer < self._fill_at else self._fill_at
+        return timer if timer < self._rotate_at else self._rotate_at
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         for attempt in self._dials.pop_overdue(now):

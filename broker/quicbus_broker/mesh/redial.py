@@ -78,11 +78,18 @@ class Redial(Generic[Key]):
         elif key in self._failures:
             self._arm(key, now + self._config.redial_min_s)
 
+    def clear(self) -> None:
+        self._failures.clear()
+        self._due.clear()
+        self._heap.clear()
+
     def forget(self, key: Key) -> None:
         self._failures.pop(key, None)
         self._due.pop(key, None)
 
     def next_timer(self) -> float:
+        if not self._heap:
+            return math.inf
         self._clean()
         return self._heap[0][0] if self._heap else math.inf
 

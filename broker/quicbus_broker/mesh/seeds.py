@@ -43,6 +43,11 @@ class Seeds:
         if address in self._found:
             self._redial.failed(address, now, is_final=is_final)
 
+    def clear(self) -> None:
+        """Look for nobody any more."""
+        self._found.clear()
+        self._redial.clear()
+
     def gone(self, node: NodeId, now: float) -> None:
         """The member has failed or left: whoever is at the address now may know the mesh."""
         for address, found in self._found.items():

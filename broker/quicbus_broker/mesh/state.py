@@ -111,6 +111,12 @@ class Mesh:
         self._offences: Counter[NodeId] = Counter()
         self._refused: Counter[str] = Counter()
         self._pauses = Pauses()
+        # Asked for after every event: half of what an idle node does.
+        self._timers = (
+            *(self._connections.next_timer, self._membership.next_timer, self._detector.next_timer),
+            *(self._overlay.next_timer, self._traffic.next_timer, self._discovery.next_timer),
+            self._orphans.next_timer,
+        )
         self._reception = Reception(
             self._membership,
             self._discovery,
@@ -188,16 +194,12 @@ class Mesh:
 
     def next_timer(self) -> float:
         """Return when `tick` has something to do; infinite when nothing will."""
-        return min(
-            self._connections.next_timer(),
-            self._membership.next_timer(),
-            self._detector.next_timer(),
-            self._overlay.next_timer(),
-            self._traffic.next_timer(),
-            self._discovery.next_timer(),
-            self._orphans.next_timer(),
-            self._gossip.next_timer(),
-        )
+        timer = self._gossip.next_timer()
+        for other in self._timers:
+            due = other()
+            if due < timer:
+                timer = due
+        return timer
 
     def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
         """Return who elsewhere gets a topic; `local_groups` (name, filter) have members here and keep their share."""

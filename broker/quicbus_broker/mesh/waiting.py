@@ -103,7 +103,9 @@ class Waiting:
         return [node for node, queue in self._queues.items() if queue.deadline <= now]
 
     def next_timer(self) -> float:
-        return min((queue.deadline for queue in self._queues.values()), default=math.inf)
+        if not self._queues:
+            return math.inf
+        return min(queue.deadline for queue in self._queues.values())
 
 
 def _size_of(bundle: Bundle) -> int:
