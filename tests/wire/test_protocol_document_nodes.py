@@ -37,6 +37,7 @@ from quicbus.wire.node_frames import (
 )
 from quicbus_broker.mesh import (
     broadcast,
+    gossip,
     helping,
     interest_table,
     link,
@@ -46,6 +47,7 @@ from quicbus_broker.mesh import (
     own_record,
     pauses,
     state,
+    survey,
     traffic,
     waiting,
 )
@@ -199,6 +201,10 @@ def test_worked_example_of_a_digest_is_what_the_code_computes() -> None:
         ("PingRequest under way | 256", helping._MAX_REQUESTS == 256),
         ("a score from 0 to 8", CONFIG.awareness_max == 8),
         ("one node may pause | 10,000", pauses.MAX_PAUSES == 10_000),
+        ("with more than 8 neighbours only to the eager ones", gossip.FLOOD_LINKS == 8),
+        ("gathered for 0.2 s", CONFIG.gossip_interval_s == 0.2),
+        ("at once, at most every 5 s", survey._INTERVALS * CONFIG.probe_interval_s == 5.0),
+        ("say nothing within 1 s", 2 * CONFIG.probe_timeout_s == 1.0),
         ("the 8th time the connections", state.MAX_OFFENCES == 8),
         ("In mode `client` 3 are enough in a mesh of more than 6", CONFIG.small_mesh == 6),
         ("one link a minute", CONFIG.rotate_interval_s == 60.0),
