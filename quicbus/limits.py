@@ -57,6 +57,9 @@ LINK_QUEUE_SIZE = 64 * 1024 * 1024
 MAX_BUNDLE_SIZE = MAX_MESSAGE_SIZE_CEILING + 1024 * 1024
 """Of a record on a link: nodes may be set to different `max_message_size`. A bundle holds one turn of its origin, which
 closes it long before, unless a single batch is larger."""
+MAX_UNREAD_FRAMES = 64 * 1024 * 1024
+"""Bytes of control frames on their way to a node that does not answer. All that a node with 10,000 members, each with a
+hundred filters, has to tell is sent at once to one that joins: 50 MB."""
 MAX_NODE_CONNECTIONS = 1024
 """Sessions of kind node that a node accepts: links, and those that serve others directly for a minute."""
 MAX_KNOWN_KEYS = 131_072

@@ -161,6 +161,8 @@ def test_worked_example_of_a_digest_is_what_the_code_computes() -> None:
         ("at most 8 MiB of records may be on their way", limits.LINK_WINDOW == 8 << 20),
         ("Sent when 2 MiB came", link._REPORT_AFTER == 2 << 20),
         ("bundles that wait for one neighbour | 64 MiB", limits.LINK_QUEUE_SIZE == 64 << 20),
+        ("a Ping of 2^63 - 2 | 64 MiB", limits.MAX_UNREAD_FRAMES == 64 << 20),
+        ("a Ping of 2^63 - 2 | 64 MiB", link._READ_PING == 2**63 - 2),
         ("one bundle | 65 MiB", limits.MAX_BUNDLE_SIZE == 65 << 20),
         ("incomplete records of one connection | 73 MiB", link._MAX_INCOMPLETE == 73 << 20),
         ("closed at 512 KiB of bodies", traffic.BUNDLE_SIZE == 512 << 10),

@@ -19,6 +19,8 @@ from quicbus.wire.frames import (
     Accepted,
     GoAway,
     Hello,
+    Ping,
+    Pong,
     Proof,
     ProofWanted,
     Welcome,
@@ -42,6 +44,11 @@ BUNDLE_KINDS = frozenset((KIND_BROADCAST, KIND_DIRECT, KIND_RELAY, KIND_RETURNED
 _REPORT_AFTER = limits.LINK_WINDOW // 4
 _MAX_INCOMPLETE = limits.MAX_BUNDLE_SIZE + limits.LINK_WINDOW
 """An honest neighbour sends one record after the other: one may be long, of others only a window can be on its way."""
+
+
+_READ_PING = 2**63 - 2
+"""Its Pong shows how far the control stream was read. The ids of the mesh's own Pings stay far below."""
+_ASK_AFTER = 1024 * 1024
 
 
 class LinkOwner(Protocol):
@@ -105,6 +112,9 @@ class Link:
         self._taken = 0
         self._reported = 0
         self._was_congested = False
+        self._read_size = control.sent_size
+        self._asked_size = 0
+        """How much was sent before the Ping that asks whether it was read; 0: none is under way."""
         frames.types = NODE_FRAME_TYPES
         frames.max_size = limits.MAX_CONTROL_FRAME_SIZE
         connection.allow_undelivered(limits.LINK_WINDOW + limits.UNDELIVERED_SLACK)
@@ -156,6 +166,8 @@ class Link:
             return
         if self._taken > self._reported and not any(parser.held for parser in self._lanes_in.values()):
             self._report_taken()
+        if not self._is_read():
+            return
         self._control.flush()
         self._tell_congestion()
 
@@ -186,6 +198,8 @@ class Link:
             if isinstance(frame, LinkTaken):
                 self.outbox.taken(frame.size)
                 self.connection.transmit_soon()
+            elif isinstance(frame, Ping | Pong) and frame.id == _READ_PING:
+                self._on_read_ping(frame)
             elif isinstance(frame, self._proof_type):
                 self._on_proof(frame)
             elif isinstance(frame, Welcome | Hello | Accepted | Proof | ProofWanted):
@@ -194,6 +208,14 @@ class Link:
                 self._owner.frame_arrived(self, frame)
             if self.is_closed:
                 return
+
+    def _on_read_ping(self, frame: Ping | Pong) -> None:
+        """Answered here, over this very connection, of which a node may have two."""
+        if isinstance(frame, Ping):
+            self._control.write(Pong(id=frame.id))
+        elif self._asked_size:
+            self._read_size, self._asked_size = self._asked_size, 0
+            self.connection.transmit_soon()
 
     def _read_lane(self, parser: RecordParser, data: bytes) -> None:
         self._taken += len(data)
@@ -228,6 +250,17 @@ class Link:
                 stream_id = self._lanes_out[lane] = self.connection.open_stream()
                 parts.insert(0, bytes((STREAM_TYPE_LANE,)))
             self.connection.send(stream_id, parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _is_read(self) -> bool:
+        """Watch that the neighbour reads its frames, which have no other bound; closes where it does not."""
+        unread = self._control.sent_size - self._read_size
+        if unread > limits.MAX_UNREAD_FRAMES:
+            self._violated(CloseCode.STALLED, f"{unread} bytes of control frames and no Pong; read the control stream")
+            return False
+        if unread > _ASK_AFTER and not self._asked_size:
+            self._asked_size = self._control.sent_size
+            self._control.write(Ping(id=_READ_PING))
+        return True
 
     def _report_taken(self) -> None:
         self._reported = self._taken

@@ -10,7 +10,7 @@ from quicbus import limits
 from quicbus.identity import Authority, ProofRefused
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import STREAM_TYPE_CONTROL, STREAM_TYPE_LANE, Ping, Pong, Subscribe, encode_frame
-from quicbus.wire.node_frames import LinkTaken, Neighbor, Prune
+from quicbus.wire.node_frames import LinkTaken, Neighbor, Prune, Signed, Update
 from tests.broker.mesh.linked import Pair, authority, direct, node_credential
 
 if TYPE_CHECKING:
@@ -330,6 +330,39 @@ def test_incomplete_records_on_all_lanes_close_the_link() -> None:
 
     ((_, reason),) = pair.tokyo.violations
     assert "of incomplete records" in reason
+
+
+def test_any_number_of_frames_gets_to_a_neighbour_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_UNREAD_FRAMES", 4 << 20)
+    pair = Pair()
+    at_oslo, _ = pair.open()
+    large = Update(interest=(Signed(bytes(200_000), b""),))
+
+    for _ in range(5):
+        for _ in range(10):
+            at_oslo.send(large)
+        pair.pipe.pump()
+
+    assert pair.oslo.violations == []
+    assert set(pair.tokyo.frames) == {large}, "nor does the mesh hear of the Pings in between"
+
+
+def test_a_neighbour_that_reads_no_frames_is_closed_before_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAX_UNREAD_FRAMES", 4 << 20)
+    pair = Pair()
+    at_oslo, _ = pair.open()
+    large = Update(interest=(Signed(bytes(200_000), b""),))
+
+    while not at_oslo.is_closed and at_oslo._control.sent_size < 2 * limits.MAX_UNREAD_FRAMES:
+        at_oslo.send(large)
+        at_oslo.before_transmit()
+
+    ((code, reason),) = pair.oslo.violations
+    assert code is CloseCode.STALLED
+    assert "read the control stream" in reason
+    assert at_oslo._control.sent_size < limits.MAX_UNREAD_FRAMES + 300_000
 
 
 def test_records_and_streams_of_later_versions_are_skipped() -> None:
