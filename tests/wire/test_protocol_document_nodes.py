@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from zlib import crc32
 
 import msgspec
@@ -153,6 +154,15 @@ def test_worked_example_of_a_digest_is_what_the_code_computes() -> None:
     table.set_interest_version(OSLO, 1, 1)
     assert alone[:8] + table.digest()[:8] == example("digest")
     assert alone[8:] == bytes(DIGEST_SIZE - 8)
+
+
+def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() -> None:
+    pattern = r"""(?:dropped|_refused)\["(\w+)"\]|_drop\((?:[\w.]+, )?"(\w+)"|_refuse\(node, "(\w+)\""""
+    sources = [path.read_text(encoding="utf-8") for path in Path(state.__file__).parent.glob("*.py")]
+    reasons = {"".join(found) for source in sources for found in re.findall(pattern, source)}
+    assert len(reasons) > 15, "the pattern finds them"
+    table = DOCUMENT[DOCUMENT.index("## 26.") : DOCUMENT.index("## 27.")]
+    assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in table]
 
 
 @pytest.mark.parametrize(
