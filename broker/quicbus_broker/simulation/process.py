@@ -181,8 +181,11 @@ class Process:
         if self.is_paused:
             return
         timer = self.machine.next_timer()
-        if timer - self.zero > self._schedule.now:
-            self.perform(())
+        due = timer - self.zero
+        if due > self._schedule.now:
+            # It has been put off.
+            self._wake_at = due
+            self._schedule.at(due, self._wake, due)
             return
         self._guard_against_standstill()
         self.perform(self.machine.tick(max(timer, self.now)))

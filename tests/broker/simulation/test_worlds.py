@@ -6,7 +6,7 @@ import pytest
 
 from quicbus_broker.simulation.scenarios import run
 
-SEEDS = 300
+SEEDS = 240
 PER_TEST = 10
 
 
