@@ -28,6 +28,7 @@ __all__ = [
     "KIND_RETURNED",
     "Bundle",
     "BundleBatch",
+    "bundle_parts",
     "decode_bundle",
     "encode_batch",
     "encode_bundle",
@@ -76,7 +77,7 @@ class BundleBatch(msgspec.Struct, frozen=True, gc=False):
     after: tuple[tuple[bytes, int, int], ...] = ()
 
 
-class Bundle(msgspec.Struct, frozen=True):
+class Bundle(msgspec.Struct, frozen=True, gc=False):
     """`signed` are the bytes that `signature` covers; empty where the bundle was made in this process and not encoded.
 
     `hops`: how many further nodes may pass it on. `age_ms` sums the time in queues of nodes.
@@ -101,37 +102,51 @@ class Bundle(msgspec.Struct, frozen=True):
 
 def encode_batch(batch: BundleBatch) -> tuple[bytes, bytes]:
     """Return what stands before the body, and the body as it is."""
-    publisher, group, filter_ = batch.publisher.encode(), batch.group.encode(), batch.filter.encode()
-    size = _BATCH.size - 4 + len(publisher) + len(group) + len(filter_) + len(batch.after) * _AFTER.size
+    body = batch.body
+    names = batch.publisher.encode()
+    publisher_size = len(names)
+    group_size = filter_size = 0
+    if batch.group or batch.filter:
+        group, filter_ = batch.group.encode(), batch.filter.encode()
+        group_size, filter_size = len(group), len(filter_)
+        names = b"".join((names, group, filter_))
+    after = b"".join([_AFTER.pack(*each) for each in batch.after]) if batch.after else b""
     front = _BATCH.pack(
-        size + len(batch.body),
+        _BATCH.size - 4 + len(names) + len(after) + len(body),
         batch.id,
         batch.lane,
         batch.sequence,
         batch.first,
-        len(publisher),
-        len(group),
-        len(filter_),
+        publisher_size,
+        group_size,
+        filter_size,
         len(batch.after),
     )
-    after = b"".join([_AFTER.pack(*each) for each in batch.after])
-    return b"".join((front, publisher, group, filter_, after)), batch.body
+    return front + names + after, body
 
 
-def encode_bundle(bundle: Bundle) -> bytes:
-    """Return the signed part: all but hop limit, age and signature."""
+def bundle_parts(bundle: Bundle) -> list[bytes]:
+    """Return the signed part, all but hop limit, age and signature, in parts: bodies as they are."""
     parts = [
         _HEAD.pack(bundle.origin, bundle.boot, bundle.number, bundle.target, bundle.target_boot, len(bundle.batches))
     ]
     for batch in bundle.batches:
         parts += encode_batch(batch)
-    return b"".join(parts)
+    return parts
 
 
-def encode_record_front(bundle: Bundle, signed_size: int) -> bytes:
-    """Return what stands before the signed part in a record; size and bytes of the signature follow that."""
+def encode_bundle(bundle: Bundle) -> bytes:
+    """Return the signed part as one."""
+    return b"".join(bundle_parts(bundle))
+
+
+def encode_record_front(bundle: Bundle, signed_size: int, age_ms: int | None = None) -> bytes:
+    """Return what stands before the signed part in a record; size and bytes of the signature follow that.
+
+    `age_ms`: in place of the bundle's.
+    """
     size = _RECORD.size - 4 + signed_size + _SIGNATURE.size + len(bundle.signature)
-    return _RECORD.pack(size, bundle.kind, bundle.hops, min(bundle.age_ms, _MAX_AGE_MS))
+    return _RECORD.pack(size, bundle.kind, bundle.hops, min(bundle.age_ms if age_ms is None else age_ms, _MAX_AGE_MS))
 
 
 def encode_signature(signature: bytes) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
 from quicbus.wire.batch import peek_body
-from quicbus.wire.bundles import KIND_BROADCAST, encode_bundle, encode_record_front, encode_signature
+from quicbus.wire.bundles import KIND_BROADCAST, bundle_parts, encode_record_front, encode_signature
 
 if TYPE_CHECKING:
     from quicbus.wire.bundles import Bundle
@@ -19,27 +19,30 @@ __all__ = ["LinkOutbox", "lane_of"]
 
 
 class _Entry:
-    __slots__ = ("bundle", "is_gone", "queued_at", "signed", "size", "waits")
+    __slots__ = ("bundle", "number", "parts", "queued_at", "size", "waits")
 
-    def __init__(self, bundle: Bundle, waits: bool, now: float) -> None:
+    def __init__(self, number: int, bundle: Bundle, waits: bool, now: float) -> None:
+        self.number = number
         self.bundle = bundle
         self.waits = waits
         self.queued_at = now
         # The bytes as they came, where it is passed on; what is broadcast was encoded once, to be signed.
-        self.signed = bundle.signed or encode_bundle(bundle)
-        self.size = len(self.signed) + len(bundle.signature)
-        self.is_gone = False
+        self.parts = [bundle.signed] if bundle.signed else bundle_parts(bundle)
+        self.size = sum(map(len, self.parts)) + len(bundle.signature)
 
     def aged(self, now: float) -> Bundle:
-        age_ms = round(1000 * (now - self.queued_at))
-        if age_ms <= 0:
-            return self.bundle
-        return msgspec.structs.replace(self.bundle, age_ms=self.bundle.age_ms + age_ms)
+        age_ms = self._age_ms(now)
+        return self.bundle if age_ms == self.bundle.age_ms else msgspec.structs.replace(self.bundle, age_ms=age_ms)
 
-    def record(self, now: float) -> bytes:
-        bundle = self.aged(now)
-        front = encode_record_front(bundle, len(self.signed))
-        return b"".join((front, self.signed, encode_signature(bundle.signature)))
+    def record(self, now: float) -> list[bytes]:
+        """Return the record in parts: bodies are not copied here."""
+        bundle = self.bundle
+        signature = encode_signature(bundle.signature)
+        size = self.size - len(bundle.signature)
+        return [encode_record_front(bundle, size, self._age_ms(now)), *self.parts, signature]
+
+    def _age_ms(self, now: float) -> int:
+        return self.bundle.age_ms + max(0, round(1000 * (now - self.queued_at)))
 
 
 class LinkOutbox:
@@ -51,12 +54,13 @@ class LinkOutbox:
 
     __slots__ = (
         "_droppable",
+        "_number",
         "_partial",
-        "_queue",
         "_queue_size",
         "_rest",
         "_taken",
         "_unconfirmed",
+        "_waiting",
         "_window",
         "is_congested",
         "queued",
@@ -75,8 +79,10 @@ class LinkOutbox:
         self._taken = 0
         # Where the records of bundles end that nobody would send again, with the messages in them.
         self._unconfirmed: deque[tuple[int, int]] = deque()
-        self._queue: deque[_Entry] = deque()
+        # Two queues, in order by number: what is dropped leaves nothing behind, whatever is before it in the other one.
+        self._number = 0
         self._droppable: deque[_Entry] = deque()
+        self._waiting: deque[_Entry] = deque()
         self._partial: tuple[int, _Entry] | None = None
         self._rest = b""
 
@@ -92,17 +98,16 @@ class LinkOutbox:
 
     def put(self, bundle: Bundle, waits: bool, now: float) -> list[Bundle]:
         """Queue a bundle, and return those that had to go for it: the oldest ones."""
-        entry = _Entry(bundle, waits, now)
-        self._queue.append(entry)
+        self._number += 1
+        entry = _Entry(self._number, bundle, waits, now)
         self.queued += entry.size
         if waits:
+            self._waiting.append(entry)
             self.is_congested = self.is_congested or self.queued > self._queue_size // 2
         else:
             self._droppable.append(entry)
         dropped: list[Bundle] = []
-        while self.queued > self._queue_size and (oldest := self._oldest()) is not None:
-            oldest.is_gone = True
-            self.queued -= oldest.size
+        while self.queued > self._queue_size and (oldest := self._drop_oldest()) is not None:
             dropped.append(oldest.bundle)
         return dropped
 
@@ -111,16 +116,26 @@ class LinkOutbox:
         room = self._window - self.under_way
         lanes: dict[int, list[bytes]] = {}
         while room > 0:
-            if self._partial is None and not self._begin(now):
-                break
-            assert self._partial is not None
-            lane = self._partial[0]
+            if self._partial is None:
+                entry = self._next()
+                if entry is None:
+                    break
+                lane, record = lane_of(entry.bundle), entry.record(now)
+                size = sum(map(len, record))
+                if size <= room:
+                    lanes.setdefault(lane, []).extend(record)
+                    room -= size
+                    self.sent += size
+                    self._sent_whole(entry.bundle)
+                    continue
+                self._partial, self._rest = (lane, entry), b"".join(record)
+            lane, entry = self._partial
             part, self._rest = self._rest[:room], self._rest[room:]
             lanes.setdefault(lane, []).append(part)
             room -= len(part)
             self.sent += len(part)
             if not self._rest:
-                self._sent_whole(self._partial[1].bundle)
+                self._sent_whole(entry.bundle)
                 self._partial = None
         if self.queued < self._queue_size // 4:
             self.is_congested = False
@@ -141,40 +156,36 @@ class LinkOutbox:
 
     def withdraw(self, now: float) -> list[tuple[Bundle, bool]]:
         """The connection is lost: return the bundles that were not sent whole, aged, with whether publishers wait."""
-        left = [entry for entry in self._queue if not entry.is_gone]
+        left = sorted([*self._droppable, *self._waiting], key=lambda entry: entry.number)
         if self._partial is not None:
             left.insert(0, self._partial[1])
-        self._queue.clear()
         self._droppable.clear()
+        self._waiting.clear()
         self._partial, self._rest, self.queued, self.is_congested = None, b"", 0, False
         return [(entry.aged(now), entry.waits) for entry in left]
 
     def _sent_whole(self, bundle: Bundle) -> None:
         if bundle.kind != KIND_BROADCAST:
-            self._unconfirmed.append((self.sent, sum(peek_body(batch.body)[0] for batch in bundle.batches)))
+            self._unconfirmed.append((self.sent, sum([peek_body(batch.body)[0] for batch in bundle.batches])))
 
-    def _begin(self, now: float) -> bool:
-        """Move on to the next record; False when nothing waits."""
-        while self._queue:
-            entry = self._queue.popleft()
-            if not entry.is_gone:
-                entry.is_gone = True
-                self.queued -= entry.size
-                self._partial, self._rest = (lane_of(entry.bundle), entry), entry.record(now)
-                break
-        while self._droppable and self._droppable[0].is_gone:
-            self._droppable.popleft()
-        return self._partial is not None
+    def _next(self) -> _Entry | None:
+        """Take the next bundle to send out of its queue."""
+        droppable, waiting = self._droppable, self._waiting
+        if droppable and (not waiting or droppable[0].number < waiting[0].number):
+            return self._take_from(droppable)
+        return self._take_from(waiting) if waiting else None
 
-    def _oldest(self) -> _Entry | None:
-        """Return what is dropped first. The newest bundle always stays: it may be larger than the queue."""
-        while self._droppable and self._droppable[0].is_gone:
-            self._droppable.popleft()
-        if self._droppable and self._droppable[0] is not self._queue[-1]:
-            return self._droppable[0]
-        while self._queue and self._queue[0].is_gone:
-            self._queue.popleft()
-        return self._queue[0] if len(self._queue) > 1 else None
+    def _drop_oldest(self) -> _Entry | None:
+        """Take out what is dropped first. The newest bundle always stays: it may be larger than the queue."""
+        for queue in (self._droppable, self._waiting):
+            if queue and queue[0].number != self._number:
+                return self._take_from(queue)
+        return None
+
+    def _take_from(self, queue: deque[_Entry]) -> _Entry:
+        entry = queue.popleft()
+        self.queued -= entry.size
+        return entry
 
 
 def lane_of(bundle: Bundle) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from quicbus import limits
@@ -205,3 +207,28 @@ def test_a_broadcast_is_repaired_and_so_not_possibly_lost() -> None:
     outbox.put(Bundle(KIND_BROADCAST, ORIGIN, 1, 1, EVERYONE, 0, (batch,)), False, 0.0)
     outbox.take(0.0)
     assert outbox.possibly_lost == 0
+
+
+def test_what_was_dropped_is_let_go_though_something_that_waits_is_before_it() -> None:
+    outbox = LinkOutbox(window=1, queue_size=1000)
+    outbox.put(direct(1, bytes(300)), True, 0.0)
+    bodies = [encode_body(b"a", [bytes(280)], number=number) for number in range(100)]
+    references = [sys.getrefcount(bodies[number]) for number in range(100)]
+
+    for number in range(100):
+        outbox.put(direct(number + 2, bodies[number]), False, 0.0)
+
+    held = [number for number in range(99) if sys.getrefcount(bodies[number]) > references[number]]
+    assert held == []
+    assert outbox.queued <= 1000
+
+
+def test_what_waits_and_what_does_not_leaves_in_one_order() -> None:
+    outbox = LinkOutbox(window=1500)
+    for sequence in range(1, 10):
+        outbox.put(direct(sequence, bytes(300)), sequence % 3 == 0, 0.0)
+    first = outbox.take(0.0)
+
+    left = sequences([bundle for bundle, _ in outbox.withdraw(0.0)])
+
+    assert sequences(received(first)) + left == list(range(1, 10))
