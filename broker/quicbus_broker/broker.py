@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -236,7 +237,8 @@ class Broker:
         exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=clock)
         edge = self._edge = Edge(exchange, settings.edge_limits)
         admission = edge.admission(identity.verifier())
-        mesh = self._mesh = BrokerMesh(settings, identity, edge, clock, self._supersede)
+        # Round trips are fractions of a millisecond; the clock of uvloop has milliseconds only.
+        mesh = self._mesh = BrokerMesh(settings, identity, edge, time.monotonic, self._supersede)
         admission.nodes = mesh.driver
         self._listener = Listener(
             self._configuration(identity), lambda connection: edge.make_session(connection, admission)

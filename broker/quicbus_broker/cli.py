@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import errno
 import json
@@ -19,10 +21,10 @@ from quicbus.process import run_until_signal
 from quicbus.setting_docs import SettingDescription, describe_settings
 from quicbus.settings import default_data_dir
 from quicbus_broker.broker import Broker
+from quicbus_broker.events import LinkUp
 from quicbus_broker.settings import BrokerSettings
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 __all__ = ["broker"]
@@ -73,8 +75,8 @@ def _option(setting: SettingDescription, text: str) -> Callable[[Callable[..., A
 
 
 def _flattened(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
-    """`--seed a --seed b` and `--seed a,b` alike."""
-    return tuple(each for text in given for each in text.replace(",", " ").split()) if given else None
+    """`--seed a --seed b` and `--seed a,b` alike. An empty one stays, to be refused: `--seed "$UNSET"` is no wish."""
+    return tuple(each for text in given for each in text.replace(",", " ").split() or [text]) if given else None
 
 
 def _metavar(setting: SettingDescription) -> str:
@@ -109,7 +111,12 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
         async with node:
             set_node(node.node_id.hex())
             _print_ready(node, as_json=as_json)
-            await stop.wait()
+            telling = asyncio.create_task(_tell_first_link(node), name="first-link") if not as_json else None
+            try:
+                await stop.wait()
+            finally:
+                if telling is not None:
+                    telling.cancel()
             if not as_json:
                 click.echo("stopping: delivering what is queued (Ctrl-C again ends at once)")
     except OSError as error:
@@ -147,6 +154,16 @@ def _print_ready(node: Broker, *, as_json: bool) -> None:
     click.echo(click.style("quicbus broker is ready", bold=True) + "; Ctrl-C stops it")
     for key, value in rows.items():
         click.echo(f"  {key:<13}{value}")
+
+
+async def _tell_first_link(node: Broker) -> None:
+    """Whoever joins a mesh wants to see that it worked; what follows stands in the log."""
+    async with node.events() as events:
+        with contextlib.suppress(QuicbusError):  # it is closing
+            name = next((peer.name for peer in await node.bus.peers() if peer.linked), None)
+            name = name or await anext((event.name async for event in events if isinstance(event, LinkUp)), None)
+            if name is not None:
+                click.echo(f"linked with {name}; the whole mesh: quicbus peers{_where(node)}")
 
 
 def _where(node: Broker) -> str:

@@ -44,6 +44,7 @@ class Joining:
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._identity = identity
         self._driver = driver
         self._endpoint = endpoint
         self._clock = clock
@@ -81,9 +82,10 @@ class Joining:
         self._driver.on_arrival = self._reachability.arrived
         self._driver.on_reached = self._reachability.reached
         self._driver.on_dial_failed = self._dial_failed
-        self._driver.start(
-            self._endpoint, addresses=self.addresses, seeds=self._settings.seed, remembered=self._memory.load()
-        )
+        remembered = self._memory.load()
+        self._driver.start(self._endpoint, addresses=self.addresses, seeds=self._settings.seed, remembered=remembered)
+        if not (self._settings.seed or self._settings.discover or remembered):
+            self._tell_that_it_waits()
 
     async def run(self) -> None:
         """Remember members, watch the own addresses, look around on the local network; until cancelled."""
@@ -103,6 +105,18 @@ class Joining:
         if failure.address in self._settings.seed:
             self._failures[failure.address] = failure
 
+    def _tell_that_it_waits(self) -> None:
+        """Warn where a node of a mesh knows nobody to dial: it would stay alone, and nobody would notice."""
+        if self._settings.mode == "client":
+            self._log.warning(
+                "= mode client only dials, and nobody is known to dial: name a node with --seed HOST:PORT"
+            )
+        elif self._settings.mode == "hybrid" and not self._identity.may_be_first:
+            self._log.warning(
+                "= the certificate of this node was issued elsewhere, and no seed is named: it waits until others dial "
+                "it; --seed HOST:PORT names a node of its mesh"
+            )
+
     async def _tell_while_apart(self) -> None:
         """Warn where no seed has answered, with the reason of each: a node alone works, and nobody would notice."""
         await asyncio.sleep(PATIENCE_S)
@@ -110,7 +124,7 @@ class Joining:
         if not others or self._settings.mode == "server" or any(self._driver.links):
             return
         told = [f"{seed} ({self._failures[seed].reason})" if seed in self._failures else seed for seed in others]
-        self._log.warning("= no seed has answered yet, trying on: %s", "; ".join(told))
+        self._log.warning("= no seed has answered yet, still trying: %s", "; ".join(told))
 
     def _is_self(self, seed: str) -> bool:
         failure = self._failures.get(seed)

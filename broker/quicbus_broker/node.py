@@ -47,6 +47,11 @@ class NodeIdentity:
         """What local applications connect with; `None` where settings name the files."""
         return None if self._folder is None else self._folder.credential_path
 
+    @property
+    def may_be_first(self) -> bool:
+        """Whether its mesh may have been made here; not where the folder was written by `quicbus cert issue --node`."""
+        return self._folder is None or self._folder.authority is not None
+
     def verifier(self) -> Verifier:
         """Return what proves clients: they hold certificates of the same authority."""
         return Verifier(self.credential.authority_pem, self.credential.mesh)

@@ -61,7 +61,7 @@ def issue(
     if node is not None:
         target = Path(out or node)
         credential = prepare_node_folder(authority, node, target, days=days or CERTIFICATE_DAYS)
-        use = f"quicbus broker --data-dir {target}"
+        use = f"quicbus broker --data-dir {target} --seed HOST:PORT  (of a broker that runs)"
     else:
         assert client is not None
         target = Path(out or f"{client}.pem")

@@ -155,8 +155,39 @@ async def test_seeds_that_do_not_answer_are_told_once_with_the_reason(
         node.driver.on_dial_failed(failure)
     await node.joining._tell_while_apart()
 
-    assert [record.getMessage().partition("trying on: ")[2] for record in caplog.records] == told
+    assert [record.getMessage().partition("still trying: ")[2] for record in caplog.records] == told
     node.identity.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, ["others dial it; --seed HOST:PORT"]),
+        ({"mode": "client"}, ["name a node with --seed HOST:PORT"]),
+        ({"mode": "server"}, []),
+        ({"seed": ("a:1",)}, []),
+        ({"discover": True}, []),
+    ],
+)
+async def test_a_node_of_a_mesh_that_knows_nobody_says_that_it_waits(
+    settings: dict[str, Any], told: list[str], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(folder, **settings)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [hint in message for hint, message in zip(told, messages, strict=True)] == [True] * len(told)
+    node.identity.close()
+
+
+async def test_who_makes_a_mesh_or_remembers_members_is_not_told_to_name_a_seed(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Node(tmp_path / "new").identity.close()
+    first = Node(folder, seed=("a:1",))
+    first.driver.view = [member()]
+    await first.joining.close()
+    first.identity.close()
+    Node(folder).identity.close()
+    assert caplog.records == []
 
 
 async def test_an_unknown_node_of_the_local_network_is_dialed_one_address_at_a_time(folder: Path) -> None:

@@ -61,6 +61,18 @@ def test_people_get_a_banner(data_dir: Path) -> None:
     assert ended.stdout.endswith("stopped\n")
 
 
+def test_people_are_told_when_a_broker_has_joined_a_mesh(broker: BrokerProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "tokyo"
+    issued = quicbus(broker, "cert", "issue", "--node", "tokyo", "--out", str(folder))
+    assert f"quicbus broker --data-dir {folder} --seed HOST:PORT" in issued.stdout
+    options = ["--listen", "127.0.0.1:0", "--data-dir", str(folder), "--seed", broker.address]
+    with Launched([*quicbus_command(), "broker", *options]) as process:
+        assert f" --data-dir {folder}" in process.wait_line("linked with ")
+        process.interrupt()
+        ended = process.wait()
+    assert (ended.code, ended.stderr) == (0, "")
+
+
 def test_broker_goes_on_after_a_client_has_crashed(broker: BrokerProcess) -> None:
     with subscriber(broker, "crash/#") as crashing:
         crashing.kill()
@@ -93,6 +105,8 @@ def test_seed_without_a_node_certificate_makes_nothing_and_names_the_remedies(da
     [
         (("--seed", "host:x"), "seed"),
         (("--seed", "a:1", "--seed", "::1"), "seed"),
+        (("--seed", ""), "seed"),
+        (("--advertise", " "), "advertise"),
         (("--advertise", "[::]:4433"), "advertise"),
         (("--mode", "both"), "mode"),
         (("--max-hops", "0"), "max_hops"),

@@ -363,7 +363,8 @@ class MeshDriver:
             self._timer = None
         if when < math.inf:
             self._timer_at = max(when, self._clock() + TIMER_GRANULARITY_S)
-            self._timer = asyncio.get_running_loop().call_at(self._timer_at, self._guarded, self._on_timer)
+            delay = self._timer_at - self._clock()
+            self._timer = asyncio.get_running_loop().call_later(delay, self._guarded, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -442,7 +443,9 @@ class MeshDriver:
         self._events.superseded(output.boot, output.addresses)
 
     def _member_changed(self, output: MemberChanged) -> None:
-        level = self._log.warning if output.after in (State.SUSPECT, State.FAILED) else self._log.info
+        # Who was warned of trouble hears of its end too.
+        is_trouble = any(state in (State.SUSPECT, State.FAILED) for state in (output.before, output.after))
+        level = self._log.warning if is_trouble else self._log.info
         level("= node %s (%s) is %s", output.name, output.node.hex(), output.after)
         self._events.member_changed(output)
 
@@ -462,7 +465,8 @@ class MeshDriver:
         try:
             found = await _addresses_of(attempts.dial.address)
         except (OSError, ValueError) as error:
-            attempts.failed(None, f"{attempts.dial.address}: {error}")
+            why = error.strerror if isinstance(error, OSError) else None
+            attempts.failed(None, f"{attempts.dial.address.rpartition(':')[0]}: {(why or str(error)).lower()}")
         if not self._is_closed:
             self._guarded(lambda: self._dialing.resolved(attempts, found))
 

@@ -304,7 +304,7 @@ async def test_a_name_without_an_address_fails(network: Network) -> None:
         perform(oslo, Dial("nowhere:1", None))
         await settled()
 
-        assert oslo.mesh.events == [DialFailed("nowhere:1", None, "nowhere:1: no such name")]
+        assert oslo.mesh.events == [DialFailed("nowhere:1", None, "nowhere: no such name")]
 
 
 async def test_an_address_that_the_socket_cannot_reach_fails(network: Network) -> None:
@@ -518,6 +518,25 @@ async def test_the_rest_of_the_broker_is_told(network: Network) -> None:
             ("superseded", 9, ("a:1",)),
             ("member", change),
         ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "level"),
+    [
+        (None, State.ALIVE, "INFO"),
+        (State.ALIVE, State.SUSPECT, "WARNING"),
+        (State.SUSPECT, State.FAILED, "WARNING"),
+        (State.FAILED, State.ALIVE, "WARNING"),
+        (State.ALIVE, State.LEFT, "INFO"),
+    ],
+)
+async def test_who_is_warned_of_trouble_hears_of_its_end(
+    before: State | None, after: State, level: str, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with started(network, "oslo") as (oslo,):
+        perform(oslo, MemberChanged(bytes(16), "tokyo", before, after))
+    assert [record.levelname for record in caplog.records if f"tokyo ({'00' * 16})" in record.getMessage()] == [level]
 
 
 async def test_a_share_without_a_member_is_given_back(network: Network) -> None:
