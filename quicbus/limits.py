@@ -53,7 +53,10 @@ LINK_WINDOW = 8 * 1024 * 1024
 """Bytes of records that one node may have on their way to another: two of a client's, for several publishers share it.
 Larger serves longer ways at full speed, smaller keeps what a lost link takes with it small."""
 LINK_QUEUE_SIZE = 64 * 1024 * 1024
-"""Bytes that wait for room in the window; then the oldest is dropped, or publishers wait."""
+"""Bytes that wait for room in the window; then the oldest is dropped."""
+LINK_WAITING_SIZE = 256 * 1024 * 1024
+"""The same for messages whose publishers wait rather than lose them. These are held back when a window's worth waits;
+what they had credit for then, up to PUBLISH_WINDOW each, still comes."""
 MAX_BUNDLE_SIZE = MAX_MESSAGE_SIZE_CEILING + 1024 * 1024
 """Of a record on a link: nodes may be set to different `max_message_size`. A bundle holds one turn of its origin, which
 closes it long before, unless a single batch is larger."""
@@ -109,5 +112,5 @@ assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirection
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"
 assert PUBLISH_WINDOW > MAX_MESSAGE_SIZE + BATCH_OVERHEAD
-assert LINK_QUEUE_SIZE >= 4 * LINK_WINDOW, "congestion is told at half of it, after a window's worth"
+assert LINK_WAITING_SIZE >= LINK_WINDOW + 32 * PUBLISH_WINDOW, "publishers are held back after a window's worth"
 assert LINK_WINDOW + UNDELIVERED_SLACK > 2 * MAX_MESSAGE_SIZE

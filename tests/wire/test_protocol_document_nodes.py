@@ -171,6 +171,7 @@ def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() ->
         ("at most 8 MiB of records may be on their way", limits.LINK_WINDOW == 8 << 20),
         ("Sent when 2 MiB came", link._REPORT_AFTER == 2 << 20),
         ("bundles that wait for one neighbour | 64 MiB", limits.LINK_QUEUE_SIZE == 64 << 20),
+        ("64 MiB; 256 MiB of those whose publishers wait", limits.LINK_WAITING_SIZE == 256 << 20),
         ("a Ping of 2^63 - 2 | 64 MiB", limits.MAX_UNREAD_FRAMES == 64 << 20),
         ("a Ping of 2^63 - 2 | 64 MiB", link._READ_PING == 2**63 - 2),
         ("one bundle | 65 MiB", limits.MAX_BUNDLE_SIZE == 65 << 20),

@@ -46,7 +46,9 @@ class _Entry:
 
 
 class LinkOutbox:
-    """Bounded: over `queue_size` bytes the oldest bundle goes, first of those whose publishers do not wait.
+    """Bounded: over `queue_size` bytes the oldest bundle goes, over `waiting_size` of those whose publishers wait.
+
+    Those are held back long before, at a window's worth, and may still send what they have credit for.
 
     A window counts bytes on the lanes and is filled to the last one: a record may leave in parts, so that even one that
     is larger than the window gets through.
@@ -61,21 +63,31 @@ class LinkOutbox:
         "_taken",
         "_unconfirmed",
         "_waiting",
+        "_waiting_size",
         "_window",
         "is_congested",
         "queued",
         "sent",
+        "waiting",
     )
 
-    def __init__(self, window: int = limits.LINK_WINDOW, queue_size: int = limits.LINK_QUEUE_SIZE) -> None:
+    def __init__(
+        self,
+        window: int = limits.LINK_WINDOW,
+        queue_size: int = limits.LINK_QUEUE_SIZE,
+        waiting_size: int = limits.LINK_WAITING_SIZE,
+    ) -> None:
         self.sent = 0
         """Bytes of records given to the transport in all."""
         self.queued = 0
         """Bytes of bundles that wait."""
+        self.waiting = 0
+        """Bytes among them whose publishers wait rather than lose messages."""
         self.is_congested = False
         """Whether publishers who wait rather than lose messages should be held back now."""
         self._window = window
         self._queue_size = queue_size
+        self._waiting_size = waiting_size
         self._taken = 0
         # Where the records of bundles end that nobody would send again, with the messages in them.
         self._unconfirmed: deque[tuple[int, int]] = deque()
@@ -97,18 +109,21 @@ class LinkOutbox:
         return self.sent - self._taken
 
     def put(self, bundle: Bundle, waits: bool, now: float) -> list[Bundle]:
-        """Queue a bundle, and return those that had to go for it: the oldest ones."""
+        """Queue a bundle, and return those that had to go for it: the oldest ones, never the newest."""
         self._number += 1
         entry = _Entry(self._number, bundle, waits, now)
         self.queued += entry.size
         if waits:
             self._waiting.append(entry)
-            self.is_congested = self.is_congested or self.queued > self._queue_size // 2
+            self.waiting += entry.size
+            self.is_congested = self.is_congested or self.waiting > self._window
         else:
             self._droppable.append(entry)
         dropped: list[Bundle] = []
-        while self.queued > self._queue_size and (oldest := self._drop_oldest()) is not None:
-            dropped.append(oldest.bundle)
+        while self.queued - self.waiting > self._queue_size and len(self._droppable) > 1:
+            dropped.append(self._take_from(self._droppable).bundle)
+        while self.waiting > self._waiting_size and len(self._waiting) > 1:
+            dropped.append(self._take_from(self._waiting).bundle)
         return dropped
 
     def take(self, now: float) -> dict[int, list[bytes]]:
@@ -137,7 +152,7 @@ class LinkOutbox:
             if not self._rest:
                 self._sent_whole(entry.bundle)
                 self._partial = None
-        if self.queued < self._queue_size // 4:
+        if self.waiting <= self._window // 2:
             self.is_congested = False
         return lanes
 
@@ -161,7 +176,7 @@ class LinkOutbox:
             left.insert(0, self._partial[1])
         self._droppable.clear()
         self._waiting.clear()
-        self._partial, self._rest, self.queued, self.is_congested = None, b"", 0, False
+        self._partial, self._rest, self.queued, self.waiting, self.is_congested = None, b"", 0, 0, False
         return [(entry.aged(now), entry.waits) for entry in left]
 
     def _sent_whole(self, bundle: Bundle) -> None:
@@ -175,16 +190,11 @@ class LinkOutbox:
             return self._take_from(droppable)
         return self._take_from(waiting) if waiting else None
 
-    def _drop_oldest(self) -> _Entry | None:
-        """Take out what is dropped first. The newest bundle always stays: it may be larger than the queue."""
-        for queue in (self._droppable, self._waiting):
-            if queue and queue[0].number != self._number:
-                return self._take_from(queue)
-        return None
-
     def _take_from(self, queue: deque[_Entry]) -> _Entry:
         entry = queue.popleft()
         self.queued -= entry.size
+        if entry.waits:
+            self.waiting -= entry.size
         return entry
 
 

@@ -433,14 +433,13 @@ async def test_what_overflows_is_counted_and_told_to_the_receiver(
         assert skips == [Skipped(boot=2, lane=4, first=number, last=number, messages=2) for number in (1, 2)]
 
 
-async def test_congestion_is_told_once_for_all_links(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_congestion_is_told_once_for_all_links(network: Network) -> None:
     async with started(network, "oslo", "tokyo", "lima") as (oslo, tokyo, lima):
         perform(oslo, Dial("tokyo:1", None), Dial("lima:1", None))
         await settled()
-        for link in oslo.driver.links:
-            monkeypatch.setattr(link.outbox, "_queue_size", 1000)
+        body = bytes(limits.LINK_WINDOW)
 
-        perform(oslo, *(SendBundle(node.mesh.me, direct(1, bytes(600)), True) for node in (tokyo, lima)))
+        perform(oslo, *(SendBundle(node.mesh.me, direct(1, body), True) for node in (tokyo, lima)))
         assert oslo.told.calls == [("congestion", True)]
         await settled()
 

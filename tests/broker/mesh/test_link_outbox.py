@@ -115,15 +115,14 @@ def test_when_full_the_oldest_goes_and_is_named() -> None:
     assert sequences([bundle for bundle, _ in outbox.withdraw(0.0)]) == [4, 5]
 
 
-def test_when_full_those_go_first_whose_publishers_do_not_wait() -> None:
-    outbox = LinkOutbox(window=1, queue_size=1000)
+def test_what_publishers_wait_for_has_room_of_its_own() -> None:
+    outbox = LinkOutbox(window=1, queue_size=1000, waiting_size=2000)
     dropped = [
-        gone
-        for sequence, waits in ((1, True), (2, False), (3, True), (4, True))
-        for gone in outbox.put(direct(sequence, bytes(300)), waits, 0.0)
+        gone for sequence in range(1, 14) for gone in outbox.put(direct(sequence, bytes(300)), sequence % 2 == 0, 0.0)
     ]
 
-    assert sequences(dropped) == [2, 1]
+    assert sequences(dropped) == [1, 3, 5, 7, 2, 9]
+    assert sequences([bundle for bundle, _ in outbox.withdraw(0.0)]) == [4, 6, 8, 10, 11, 12, 13]
 
 
 def test_one_bundle_larger_than_the_queue_is_taken_all_the_same() -> None:
@@ -133,19 +132,20 @@ def test_one_bundle_larger_than_the_queue_is_taken_all_the_same() -> None:
     assert sequences(outbox.put(direct(2, bytes(500)), False, 0.0)) == [1]
 
 
-def test_congestion_begins_above_half_and_ends_below_a_quarter() -> None:
-    outbox = LinkOutbox(window=1000, queue_size=4000)
+def test_congestion_begins_when_a_window_waits_and_ends_at_half_of_it() -> None:
+    outbox = LinkOutbox(window=1000)
     told = []
-    for sequence in range(1, 11):
+    for sequence in range(1, 7):
         outbox.put(direct(sequence, bytes(300)), True, 0.0)
+        outbox.put(direct(sequence, bytes(300)), False, 0.0)
         told.append(outbox.is_congested)
-    assert told == [False] * 5 + [True] * 5
+    assert told == [False] * 2 + [True] * 4
 
     while outbox.is_congested:
         outbox.taken(outbox.sent)
-        queued = outbox.queued
+        waiting = outbox.waiting
         outbox.take(0.0)
-    assert outbox.queued < 1000 <= queued
+    assert outbox.waiting <= 500 < waiting
 
 
 def test_drops_alone_are_no_congestion() -> None:
@@ -218,9 +218,9 @@ def test_what_was_dropped_is_let_go_though_something_that_waits_is_before_it() -
     for number in range(100):
         outbox.put(direct(number + 2, bodies[number]), False, 0.0)
 
-    held = [number for number in range(99) if sys.getrefcount(bodies[number]) > references[number]]
+    held = [number for number in range(97) if sys.getrefcount(bodies[number]) > references[number]]
     assert held == []
-    assert outbox.queued <= 1000
+    assert outbox.queued - outbox.waiting <= 1000
 
 
 def test_what_waits_and_what_does_not_leaves_in_one_order() -> None:
