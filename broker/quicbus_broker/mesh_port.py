@@ -44,6 +44,11 @@ class MeshPort:
         publication = _publication(batch, cast("MeshPlan", plan))
         self._driver.perform(self._mesh.publish(publication, self._clock()))
 
+    def is_full(self, plan: RemotePlan) -> bool:
+        mesh_plan = cast("MeshPlan", plan)
+        # Through a link that is full goes part of what is broadcast, relayed, or has yet to be dialed for.
+        return mesh_plan.is_broadcast or any(map(self._driver.is_full, mesh_plan.nodes))
+
     def send_share(self, batch: Batch, group: str, filter: str, exclude: bytes) -> bool:
         plan = self._mesh.plan(batch.body.topic, ())
         found = next((each for each in plan.groups if (each.group, each.filter) == (group, filter)), None)

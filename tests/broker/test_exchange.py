@@ -23,6 +23,7 @@ TOKYO, LIMA = b"t" * 16, b"l" * 16
 class FakePlan:
     is_empty: bool = True
     waits: bool = False
+    is_full: bool = True
 
 
 @dataclass
@@ -47,6 +48,10 @@ class FakeRemote:
     def forward(self, batch: Batch, plan: object) -> None:
         assert plan is self.wanted[batch.body.topic]
         self.forwarded.append(batch)
+
+    def is_full(self, plan: object) -> bool:
+        assert isinstance(plan, FakePlan)
+        return plan.is_full
 
     def send_share(self, batch: Batch, group: str, filter: str, exclude: bytes) -> bool:
         self.shares.append((group, filter, exclude, read_messages(batch.body)))
@@ -351,13 +356,17 @@ def test_while_the_way_is_full_only_publishers_to_subscribers_that_block_wait() 
     node = Node()
     node.wants(b"waits", waits=True)
     node.wants(b"drops")
-    alice, bob = node.client(), node.client()
+    node.wants(b"other way", waits=True)
+    node.remote.wanted[b"other way"].is_full = False
+    alice, bob, carol = node.client(), node.client(), node.client()
     node.exchange.congestion_changed(True)
 
     alice.publish("waits", b"1")
     bob.publish("drops", b"1")
+    carol.publish("other way", b"1")
 
-    assert [node.router.is_held(each.session.publisher) for each in (alice, bob)] == [True, False]  # type: ignore[arg-type]
+    held = [node.router.is_held(each.session.publisher) for each in (alice, bob, carol)]  # type: ignore[arg-type]
+    assert held == [True, False, False]
     node.exchange.congestion_changed(False)
     assert not node.router.is_held(alice.session.publisher)  # type: ignore[arg-type]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+import pytest
+
 from quicbus import limits
 from quicbus.wire.batch import encode_body, parse_body
 from quicbus.wire.bundles import BundleBatch
@@ -16,7 +18,7 @@ from quicbus_broker.mesh_port import MeshPort
 from quicbus_broker.routing import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ME, ELSEWHERE, FURTHER = bytes(16), b"\x01" * 16, b"\x02" * 16
 BODY = encode_body(b"a/b", [b"1", b"2"], number=1)
@@ -34,6 +36,7 @@ class Recorder:
         self.is_settled = True
         self.connected: tuple[bytes, ...] = ()
         self.takes = True
+        self.is_full: Callable[[bytes], bool] = lambda node: False
         self._plan = plan or MeshPlan()
 
     def is_connected(self, node: bytes) -> bool:
@@ -115,6 +118,23 @@ def test_interest_is_told_at_the_end_of_the_turn() -> None:
         ("discard_interest", "b", "workers", False),
         ("wants_end_turn",),
     ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "is_full"),
+    [
+        (MeshPlan((ELSEWHERE,)), False),
+        (MeshPlan((ELSEWHERE, FURTHER)), True),
+        (group_plan(ELSEWHERE, FURTHER), True),
+        (group_plan(ELSEWHERE), False),
+        (MeshPlan(is_broadcast=True), True),
+    ],
+)
+def test_the_way_is_full_where_one_node_of_the_plan_has_no_room(plan: MeshPlan, is_full: bool) -> None:
+    recorder = Recorder()
+    recorder.is_full = lambda node: node == FURTHER
+
+    assert port_of(recorder).is_full(plan) == is_full
 
 
 def test_a_full_subscription_pauses_the_origin() -> None:

@@ -91,7 +91,7 @@ class Exchange:
             self.perform(outputs)
             return plan.matching > 0 or not remote.is_joined
         self.router.route(batch, plan, now, outputs, is_forwarded=True)
-        if self._is_congested and remote_plan.waits:
+        if self._is_congested and remote_plan.waits and remote.is_full(remote_plan):
             self.router.hold(_CONGESTION, source, outputs)
         self.perform(outputs)
         remote.forward(batch, remote_plan)
@@ -209,7 +209,7 @@ class Exchange:
         self.perform(outputs)
 
     def congestion_changed(self, is_congested: bool) -> None:
-        """The way to other nodes is full, or no longer: until then who publishes to subscribers that block waits."""
+        """A way to other nodes is full, or none is any longer: until then who publishes that way to `block` waits."""
         self._is_congested = is_congested
         if not is_congested:
             outputs: list[Output] = []

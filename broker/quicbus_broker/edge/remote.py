@@ -40,6 +40,10 @@ class Remote(Protocol):
         """Send a batch of this node; the plan was just asked for."""
         ...
 
+    def is_full(self, plan: RemotePlan) -> bool:
+        """Whether a way that a batch with this plan may take is full; the plan was just asked for."""
+        ...
+
     def send_share(self, batch: Batch, group: str, filter: str, exclude: bytes) -> bool:
         """Send a batch of this node to a member of a group on a node other than `exclude`; False: there is none.
 

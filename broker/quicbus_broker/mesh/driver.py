@@ -190,6 +190,11 @@ class MeshDriver:
     def is_connected(self, node: NodeId) -> bool:
         return node in self._in_use
 
+    def is_full(self, node: NodeId) -> bool:
+        """Whether what publishers wait for should not be sent to a node now; one that is not connected may be."""
+        link = self._in_use.get(node)
+        return link is None or link in self._congested
+
     def perform(self, outputs: list[MeshOutput]) -> None:
         """Do what a call to the machine returned; what it gathered leaves at the end of this turn."""
         self._run(outputs)

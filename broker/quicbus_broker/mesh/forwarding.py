@@ -34,15 +34,15 @@ _NODE_SIZE = 32
 class GroupPlan:
     """Nodes elsewhere that have members of one group. The nearest take turns."""
 
-    __slots__ = ("_near", "_nodes", "_picks", "_rtt_s", "_turn", "filter", "group")
+    __slots__ = ("_near", "_picks", "_rtt_s", "_turn", "filter", "group", "nodes")
 
     def __init__(
         self, group: str, filter: str, nodes: Sequence[NodeId], turn: int, rtt_s: Callable[[NodeId], float | None]
     ) -> None:
         self.group = group
         self.filter = filter
-        self._nodes = tuple(nodes)
-        self._near: Sequence[NodeId] = self._nodes
+        self.nodes = tuple(nodes)
+        self._near: Sequence[NodeId] = self.nodes
         self._picks = 0
         self._turn = turn
         """Where to begin: not all origins with the same node."""
@@ -51,12 +51,12 @@ class GroupPlan:
     def pick(self, exclude: NodeId = b"") -> NodeId | None:
         """Return the node that gets the next batch, one other than `exclude`; `None` where there is no other."""
         if exclude:
-            nodes = _nearest([node for node in self._nodes if node != exclude], self._rtt_s)
+            nodes = _nearest([node for node in self.nodes if node != exclude], self._rtt_s)
             if not nodes:
                 return None
         else:
-            if self._picks % RANKED_PICKS == 0 and len(self._nodes) > 1:
-                self._near = _nearest(self._nodes, self._rtt_s)
+            if self._picks % RANKED_PICKS == 0 and len(self.nodes) > 1:
+                self._near = _nearest(self.nodes, self._rtt_s)
             self._picks += 1
             nodes = self._near
         self._turn += 1
@@ -73,6 +73,11 @@ class MeshPlan:
     """To all nodes, in the place of `direct`."""
     groups: tuple[GroupPlan, ...] = ()
     waits: bool = False
+
+    @property
+    def nodes(self) -> tuple[NodeId, ...]:
+        """All that may get a part of it, unless it is broadcast."""
+        return self.direct + tuple(node for group in self.groups for node in group.nodes)
 
     @property
     def is_empty(self) -> bool:
