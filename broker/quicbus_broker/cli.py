@@ -143,7 +143,7 @@ def _print_ready(node: Broker, *, as_json: bool) -> None:
         "node": f"{node.name} ({node.node_id.hex()})",
         "mesh": node.mesh,
         "mode": node.settings.mode,
-        "advertised": ", ".join(node.advertised) or "nothing: this node only dials",
+        "advertised": ", ".join(node.advertised) or f"nothing: {_why_unadvertised(node)}",
         "seeds": ", ".join(node.settings.seed) or "none",
         "engine": node.engine,
         "data folder": node.data_dir,
@@ -154,6 +154,10 @@ def _print_ready(node: Broker, *, as_json: bool) -> None:
     click.echo(click.style("quicbus broker is ready", bold=True) + "; Ctrl-C stops it")
     for key, value in rows.items():
         click.echo(f"  {key:<13}{value}")
+
+
+def _why_unadvertised(node: Broker) -> str:
+    return "this node only dials" if node.settings.mode == "client" else "no network interface has an address yet"
 
 
 async def _tell_first_link(node: Broker) -> None:

@@ -123,8 +123,12 @@ class Joining:
         others = [seed for seed in self._settings.seed if not self._is_self(seed)]
         if not others or self._settings.mode == "server" or any(self._driver.links):
             return
-        told = [f"{seed} ({self._failures[seed].reason})" if seed in self._failures else seed for seed in others]
-        self._log.warning("= no seed has answered yet, still trying: %s", "; ".join(told))
+        told = "; ".join(map(self._with_reason, others))
+        self._log.warning("= no seed has answered yet, still trying: %s", told)
+
+    def _with_reason(self, seed: str) -> str:
+        failure = self._failures.get(seed)
+        return seed if failure is None else f"{seed} ({failure.reason.removesuffix(f' ({seed})')})"
 
     def _is_self(self, seed: str) -> bool:
         failure = self._failures.get(seed)

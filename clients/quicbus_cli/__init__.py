@@ -1,5 +1,1 @@
-"""The `quicbus` command."""
-
-from quicbus_cli.main import main
-
-__all__ = ["main"]
+"""The `quicbus` command; it begins in `entry`."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from quicbus_cli.main import main
+from quicbus_cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())
