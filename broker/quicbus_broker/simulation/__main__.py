@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -32,6 +33,9 @@ _console = Console(stderr=True)
 )
 @click.option("--only", default="", help="Of the measurements, those whose name holds this.")
 @click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep what is done here, and take it from here."
+)
+@click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes at once."
 )
 @click.option(
@@ -39,12 +43,14 @@ _console = Console(stderr=True)
     type=click.Path(file_okay=False, path_type=Path),
     help="Write simulation.md and its plots here.",
 )
-def main(seed: int | None, trace: bool, seeds: int, largest: int, only: str, jobs: int, write: Path | None) -> None:
+def main(
+    seed: int | None, trace: bool, seeds: int, largest: int, only: str, keep: Path | None, jobs: int, write: Path | None
+) -> None:
     """Prove the mesh by simulation. Exits with 1 where a world goes wrong or a demand is not reached."""
     if seed is not None:
         sys.exit(_run_one(seed, trace))
     wanted = [job for job in jobs_of(seeds, largest) if only in job.label]
-    results = _run_all(wanted, jobs)
+    results = _run_all(wanted, jobs, keep)
     for failure in results.failures:
         _console.print(f"[red]seed {failure.seed}[/]: {failure}")
     gates = gates_of(results)
@@ -71,7 +77,7 @@ def _run_one(seed: int, trace: bool) -> int:
     return 0
 
 
-def _run_all(wanted: list[Job], workers: int) -> Results:
+def _run_all(wanted: list[Job], workers: int, keep: Path | None) -> Results:
     results = Results()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
@@ -79,14 +85,28 @@ def _run_all(wanted: list[Job], workers: int) -> Results:
         ProcessPoolExecutor(workers, max_tasks_per_child=1) as pool,
     ):
         bar = progress.add_task("simulating", total=len(wanted))
-        running = {pool.submit(job.run): job for job in wanted}
+        running = {}
+        for job in wanted:
+            kept = _kept(job, keep)
+            if kept is not None and kept.exists():
+                results.add(job, pickle.loads(kept.read_bytes()))
+                progress.advance(bar)
+            else:
+                running[pool.submit(job.run)] = job
         for future in as_completed(running):
             job = running[future]
             results.add(job, future.result())
+            if (kept := _kept(job, keep)) is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_bytes(pickle.dumps(future.result()))
             progress.console.print(f"done: {job.label}")
             progress.advance(bar)
     results.sort()
     return results
+
+
+def _kept(job: Job, keep: Path | None) -> Path | None:
+    return keep / (job.label.replace(" ", "_").replace("%", "").replace(",", "") + ".pickle") if keep else None
 
 
 if __name__ == "__main__":

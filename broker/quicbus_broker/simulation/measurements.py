@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Results", "jobs_of"]
 
-CRASHED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+CRASHED = {1_000: (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 10_000: (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)}
+"""Shares of the nodes that crash, by the size of the mesh."""
 SIZES = (10, 30, 100, 300, 1000)
 SEEDS_PER_JOB = 50
 
@@ -110,7 +111,7 @@ def jobs_of(seeds: int, largest: int) -> list[Job]:
                 {"nodes": nodes, "crashed": crashed, "count": count, "seed": 1},
                 nodes / 50 * (1.1 - crashed),
             )
-            for crashed in CRASHED
+            for crashed in CRASHED[nodes]
             if nodes <= largest
         ]
     for nodes in (100, 1_000):
@@ -128,7 +129,7 @@ def jobs_of(seeds: int, largest: int) -> list[Job]:
         Job(
             f"{starved} starved of 100, {'with' if self_doubt else 'without'} self-doubt",
             detection,
-            {"nodes": 100, "starved": starved, "self_doubt": self_doubt, "seeds": range(10)},
+            {"nodes": 100, "starved": starved, "self_doubt": self_doubt, "seeds": range(5)},
             40,
         )
         for self_doubt in (True, False)
@@ -136,7 +137,7 @@ def jobs_of(seeds: int, largest: int) -> list[Job]:
     ]
     sizes = [nodes for nodes in SIZES if nodes <= largest]
     jobs += [
-        Job(f"growth, {nodes:,} nodes", growth, {"nodes": nodes, "seeds": range(3)}, nodes / 10) for nodes in sizes
+        Job(f"growth, {nodes:,} nodes", growth, {"nodes": nodes, "seeds": range(2)}, nodes / 10) for nodes in sizes
     ]
     jobs += [Job(f"idle, {nodes:,} nodes", idle, {"nodes": nodes, "seed": 1}, nodes / 20) for nodes in sizes]
     return sorted(jobs, key=lambda job: -job.weight)

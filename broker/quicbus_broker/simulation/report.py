@@ -158,7 +158,7 @@ def _detection(results: Results) -> str:
     text = """## Starved members
 
 A starved member is stopped for 3 to 9 s, runs for 50 to 150 ms, and again, for five minutes. Counted is how often a
-member that is well takes another for failed; means of ten seeds. Lifeguard counts those of members that are well.
+member that is well takes another for failed; means of five seeds. Lifeguard counts those of members that are well.
 
 ![False positives](simulation/false_positives.svg)
 
@@ -176,7 +176,7 @@ def _growth(results: Results) -> str:
     text = """## As the mesh grows
 
 Joining: until the new node knows all and all know it. Healing: halves that have given each other up, from the end of
-the partition until nobody takes anybody for failed; dials of the lost are up to 30 s apart. Means of three seeds.
+the partition until nobody takes anybody for failed; dials of the lost are up to 30 s apart. Means of two seeds.
 
 ![Growth](simulation/growth.svg)
 
