@@ -32,10 +32,10 @@ __all__ = ["NAMES", "Load", "MeshOfProcesses", "Publisher", "Taker", "load_on", 
 NAMES = ("amsterdam", "berlin", "cairo", "delhi", "essen")
 DEADLINE_S = 100.0
 """Of a whole test: nodes that were apart find each other after pauses of up to half a minute."""
-BURST = 5
+BURST = 20
 PAUSE_S = 0.02
 """Each publisher sends a burst so often: load that five brokers and their clients bear on two busy cores."""
-FLOW = 20
+FLOW = 200
 """Messages of each publisher that a subscriber must get to show that they flow."""
 
 
@@ -117,10 +117,13 @@ class MeshOfProcesses:
         """Return the members that a node sees, by name; no two may have one."""
         observer = self._observers.get(name)
         if observer is None:
-            observer = self._observers[name] = await self._stack.enter_async_context(self.client(name))
+            # It does not go on elsewhere while its node hangs.
+            client = self.client(name, stall_timeout_s=DEADLINE_S)
+            observer = self._observers[name] = await self._stack.enter_async_context(client)
         peers = await observer.peers()
         members = {peer.name: peer for peer in peers}
         assert len(members) == len(peers), peers
+        assert members[name].is_self
         return members
 
     async def wait(self, name: str, condition: Callable[[dict[str, Peer]], object]) -> dict[str, Peer]:
@@ -149,6 +152,12 @@ class MeshOfProcesses:
             refused = Counter(each["mesh"]["dropped"])
             assert not any(refused[reason] for reason in ("forged", "misbehaved", "replayed")), each["mesh"]
         return statistics
+
+    def report(self) -> None:
+        """Print what the nodes said: pytest shows it when the test fails."""
+        for name, node in self.nodes.items():
+            print(f"{name} ({node.url}) {'runs' if node.is_running else 'has ended'}")
+            print("".join(node.stderr_lines[-20:]))
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -187,6 +196,9 @@ async def mesh_of(
             mesh.nodes = {names[0]: first, **{name: mesh.nodes[name] for name in names[1:]}}
             await mesh.wait_whole()
             yield mesh
+    except BaseException:
+        mesh.report()
+        raise
     finally:
         await mesh.close()
         nodes.close()
