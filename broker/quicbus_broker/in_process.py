@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["InProcessListener"]
 
-_ADDRESS = ("127.0.0.1", 4433)
-"""On a network of its own: it meets no other."""
+_ADDRESS = ("in-process", 4433)
+"""On a network of its own: it meets no other, and the log shows it as what it is."""
 
 
 class InProcessListener:

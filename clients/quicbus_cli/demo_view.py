@@ -97,21 +97,24 @@ def summary_table(books: Books) -> Table:
         books_of = f"{seen['received']} received + {seen['dropped']} dropped + {seen['missed']} missed"
         table.add_row(f"at {seen['broker']}", f"{books_of} = {_sum(seen)}; {_told(seen)}")
     for broker in summary["brokers"]:
-        table.add_row(broker["name"], _broker_line(broker))
+        table.add_row(broker["name"], _broker_line(broker, books.killed))
     table.add_row("rate", f"{summary['deliveries_per_s']:g} deliveries a second")
     table.add_row("latency", f"p50 {summary['latency_p50_ms']:g} ms, p99 {summary['latency_p99_ms']:g} ms")
-    table.add_row("dropped", reasons or "0")
+    table.add_row("dropped", f"{reasons or '0'} for the subscribers")
     return table
 
 
-def _broker_line(broker: dict[str, Any]) -> str:
+def _broker_line(broker: dict[str, Any], killed: str) -> str:
     line = f"{broker['state']}, delivered {broker['delivered']}"
     books, mesh = broker["books"], broker["mesh"]
     if not books or not mesh:
         return line  # it was killed
     line += f"; took {books['accepted']} from publishers, sent {mesh['sent']} bundles to other brokers"
-    dropped = [f"{count} {reason}" for reason, count in (books["dropped"] | mesh["dropped"]).items() if count]
-    return f"{line}; dropped {', '.join(dropped)}" if dropped else line
+    dropped = {reason: count for reason, count in (books["dropped"] | mesh["dropped"]).items() if count}
+    if killed and (lost := dropped.pop("possibly_lost", 0)):
+        line += f"; {lost} messages possibly lost with {killed}"
+    shown = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+    return f"{line}; dropped {shown}" if shown else line
 
 
 def _sum(seen: dict[str, int]) -> int:

@@ -149,7 +149,8 @@ class MemoryDialer:
         from quicbus.transport.endpoint import Endpoint
 
         if self._endpoint is None:
-            self._endpoint = await Endpoint.open(bind=None, engine=self._engine, network=self._network)
+            bind = (self._address[0], 0)
+            self._endpoint = await Endpoint.open(bind=bind, engine=self._engine, network=self._network)
         configuration = EngineConfiguration(is_client=True, alpn=ALPN)
         return self._endpoint.dial(address, configuration, make_handler)
 

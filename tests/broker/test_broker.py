@@ -296,3 +296,13 @@ async def test_a_broker_is_entered_once(tmp_path: Path) -> None:
     with pytest.raises(quicbus.InvalidSetting):
         async with broker:
             pass
+
+
+async def test_its_own_client_is_logged_as_what_it_is_and_not_by_a_port_that_nobody_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with Broker(settings(tmp_path)):
+        pass
+    connected = [record for record in caplog.records if "client tokyo is connected" in record.getMessage()]
+    assert [record.__dict__["peer"].partition(":")[0] for record in connected] == ["in-process"]

@@ -32,6 +32,7 @@ def test_demo_shows_counters_and_drops_nothing(engine: str) -> None:
     assert "machine/cpu " in ended.stdout
     assert "osaka is killed" in ended.stdout
     assert "summary" in ended.stdout
+    assert "0 for the subscribers" in ended.stdout
 
 
 def test_demo_ends_with_its_summary_at_ctrl_c() -> None:
