@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ PACKET_THRESHOLD = 3
 """A packet is lost once one sent that many later was acknowledged (RFC 9002 section 6.1.1)."""
 INITIAL_PROBE_TIMEOUT_S = 0.3
 PROBE_TIMEOUT_MIN_S = 0.02
+PROBE_PACKETS = 2
+"""RFC 9002 section 6.2.4: what answers them tells what else was lost. A loop that was busy for longer than the time-out
+has lost nothing, and the peer counts what comes again as bytes that it has to hold."""
 _BACKOFF_MAX = 6
 
 
@@ -62,7 +65,7 @@ class InFlight:
         return arrived, [frame for number in list(late) for frame in self._remove(number).frames]
 
     def probe_at(self) -> float | None:
-        """Return when all that is in flight counts as lost, if nothing is heard until then."""
+        """Return when the peer is asked for a sign, if nothing is heard until then."""
         if not self._packets:
             return None
         timeout_s = INITIAL_PROBE_TIMEOUT_S if self._rtt_s is None else max(3 * self._rtt_s, PROBE_TIMEOUT_MIN_S)
@@ -70,9 +73,10 @@ class InFlight:
         return latest + timeout_s * (1 << min(self._probes, _BACKOFF_MAX))
 
     def probe(self) -> list[Frame]:
-        """Give up all that is in flight and return its frames."""
+        """Give up the oldest packets in flight and return their frames."""
         self._probes += 1
-        return [frame for number in list(self._packets) for frame in self._remove(number).frames]
+        oldest = list(islice(self._packets, PROBE_PACKETS))
+        return [frame for number in oldest for frame in self._remove(number).frames]
 
     def _remove(self, number: int) -> _Sent:
         sent = self._packets.pop(number)

@@ -29,7 +29,7 @@ __all__ = ["DATAGRAM_SIZE", "MemoryEngine"]
 DATAGRAM_SIZE = 32 * 1024
 """A good `max_datagram_size` for this engine."""
 IN_FLIGHT_MAX = 8 * 1024 * 1024
-"""Bytes sent and not acknowledged; bounds what one probe time-out sends again."""
+"""Bytes sent and not acknowledged."""
 
 _NO_APPLICATION_PROTOCOL = 0x100 + 120
 _TRANSPORT_PARAMETER_ERROR = 0x8

@@ -152,3 +152,18 @@ def test_more_than_may_be_in_flight_arrives_too() -> None:
     size = 20_000_000
     pump.dialer.connection.send(stream, bytes(size))
     pump.run(lambda: sum(len(event.data) for event in pump.accepted.of(seam.StreamData)) == size)
+
+
+def test_who_is_busy_for_longer_than_the_probe_time_out_does_not_send_everything_again() -> None:
+    pump = Pump("memory", "memory", max_datagram_size=DATAGRAM_SIZE).connected()
+    dialer = pump.dialer.connection
+    dialer.send(dialer.open_stream(), bytes(4_000_000))
+    first = dialer.datagrams_to_send(pump.now)
+    probe_at = dialer.timer()
+    assert probe_at is not None
+
+    dialer.handle_timer(probe_at)
+    again = dialer.datagrams_to_send(probe_at)
+
+    assert len(first) > 100
+    assert len(again) <= 2
