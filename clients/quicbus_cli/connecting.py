@@ -1,4 +1,4 @@
-"""Which broker a command talks to: its options, and the connection they lead to."""
+"""Which broker a command talks to: its options, the connection they lead to, and what is told of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import quicbus
+from quicbus import Connected, Disconnected, Gap
 from quicbus.commands import common_options, settings_of
 from quicbus.settings import ClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["connect", "connection_options", "load_client_settings", "split_urls"]
+__all__ = ["connect", "connection_options", "load_client_settings", "split_urls", "tell_events"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -58,3 +59,15 @@ def connect(settings: ClientSettings, name: str) -> Any:
         offline_buffer_size=settings.offline_buffer_size,
         qlog_dir=settings.qlog_dir,
     )
+
+
+async def tell_events(bus: Any, note: Callable[[str], None]) -> None:
+    """Tell people that messages may be missing, and when they come again; until the client is closed."""
+    async for event in bus.events():
+        match event:
+            case Disconnected(reason=reason):
+                note(f"connection lost ({reason}); connecting again")
+            case Connected(url=url, reconnects=reconnects) if reconnects:
+                note(f"connected again to {url}")
+            case Gap(filter=filter):
+                note(f"{filter}: what was published meanwhile is missing")

@@ -15,7 +15,7 @@ import click
 from quicbus import Message, QuicbusError
 from quicbus.process import Interrupted, run
 from quicbus.topics import parse_filter
-from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls
+from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls, tell_events
 
 __all__ = ["reply"]
 
@@ -95,6 +95,7 @@ async def _serve(
     served = 0
     async with asyncio.TaskGroup() as tasks, bus.subscribe(filter, group=group, overflow="block") as messages:
         note(f"answering {filter}")
+        telling = tasks.create_task(tell_events(bus, note), name="events")
         await room.acquire()
         async for message in messages:
             if message.reply_to is None:
@@ -104,6 +105,7 @@ async def _serve(
             if served == count:
                 break
             await room.acquire()
+        telling.cancel()
     await bus.flush()
 
 

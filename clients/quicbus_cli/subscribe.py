@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicbus import Connected, Disconnected, Gap
 from quicbus.process import Interrupted, run
 from quicbus.topics import parse_filter
-from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls
+from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls, tell_events
 from quicbus_cli.shown import human_line, json_line
 from quicbus_cli.streams import write_all
 
@@ -94,7 +93,7 @@ def subscribe(
             printer = _Printer(
                 _formatter(as_json=as_json, raw=raw, end=b"" if no_newline else b"\n", headers=headers), count
             )
-            telling = asyncio.create_task(_tell_events(bus, note), name="sub-events")
+            telling = asyncio.create_task(tell_events(bus, note), name="sub-events")
             try:
                 await _print_all(bus, filters, subscribing, printer, note, timeout)
             finally:
@@ -178,15 +177,3 @@ async def _print_one(
             if subscription.dropped:
                 remedy = "--max-pending N or --overflow block keep more"
                 note(f"{filter}: {subscription.dropped} messages were dropped; {remedy}")
-
-
-async def _tell_events(bus: Any, note: Callable[[str], None]) -> None:
-    """Tell people that messages may be missing, and when they come again."""
-    async for event in bus.events():
-        match event:
-            case Disconnected(reason=reason):
-                note(f"connection lost ({reason}); connecting again")
-            case Connected(url=url, reconnects=reconnects) if reconnects:
-                note(f"connected again to {url}")
-            case Gap(filter=filter):
-                note(f"{filter}: what was published meanwhile is missing")

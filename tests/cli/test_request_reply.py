@@ -86,3 +86,9 @@ def test_ping_as_json(shared_broker: BrokerProcess) -> None:
     facts = json.loads(quicbus(shared_broker, "ping", "--count", "2", "--interval", "0", "--json").stdout)
     assert (facts["url"], facts["sent"], facts["received"]) == (shared_broker.url, 2, 2)
     assert 0 < facts["min_ms"] <= facts["avg_ms"] <= facts["max_ms"]
+
+
+def test_responder_says_when_its_broker_is_gone(broker: BrokerProcess) -> None:
+    with responder(broker, "echo", "--echo") as reply:
+        broker.stop()
+        assert "connecting again" in reply.wait_line("connection lost", stream="stderr")
