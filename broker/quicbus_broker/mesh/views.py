@@ -61,6 +61,10 @@ class MeshStatistics:
     """Messages that came after they had been given up."""
     refutations: int
     """How often this node was suspected and said that it lives."""
+    kept: int = 0
+    """Bytes of recent bundles, kept for neighbours that ask for them."""
+    held: int = 0
+    """Bytes of batches that wait for one that is missing before them."""
 
 
 def view_of(entry: Entry, rtt_s: float | None, neighbors: Container[NodeId], me: NodeId) -> MemberView:
@@ -103,4 +107,6 @@ def statistics_of(
         lost_in_mesh=sequencer.lost_in_mesh,
         late=sequencer.late,
         refutations=refutations,
+        kept=traffic.broadcast.store.size,
+        held=traffic.sequencer.held_size,
     )

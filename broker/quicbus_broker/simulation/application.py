@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from zlib import crc32
 
+from quicbus import limits
 from quicbus.topics import matches
 from quicbus.wire.batch import encode_body
 from quicbus_broker.mesh.state import Publication
@@ -36,8 +38,11 @@ class Message:
     topic: str
     sent_at: float
     is_broadcast: bool
-    expected: dict[Subscription, None] = field(default_factory=dict)
-    """Who must have it, unless something fails."""
+    lane: int
+    targets: dict[NodeId, None]
+    """The nodes that it was sent to: directly, or, as a broadcast, those that had joined."""
+    arrived: dict[Process, None] = field(default_factory=dict)
+    """Where it came out of the mesh, as no share of a group."""
     got: dict[Subscription, float] = field(default_factory=dict)
     shares: dict[tuple[str, str], Subscription] = field(default_factory=dict)
     """Who got the share of a group (name, filter)."""
@@ -94,7 +99,9 @@ class Ledger:
         """Note a message and hand it to those at its own node; returns it for the mesh."""
         key = (process.node, process.boot)
         id = self._next_id[key] = self._next_id.get(key, 0) + 1
-        message = Message(process.node, process.boot, id, publisher, topic, now, plan.is_broadcast)
+        lane = crc32(topic.encode()) % limits.LANES
+        targets = dict.fromkeys(plan.direct)
+        message = Message(process.node, process.boot, id, publisher, topic, now, plan.is_broadcast, lane, targets)
         self.messages[process.node, process.boot, id] = message
         groups: dict[tuple[str, str], None] = {}
         for subscription in self.at(process):
@@ -115,6 +122,8 @@ class Ledger:
         message = self.messages.get((output.origin, output.boot, batch.id))
         if message is None:
             raise Broken(f"{process} got message {batch.id} of {output.origin.hex()}, which nobody published")
+        if not batch.group:
+            message.arrived[process] = None
         found = [
             each
             for each in self.at(process)

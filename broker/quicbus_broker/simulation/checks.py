@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from quicbus_broker.simulation.process import Process
     from quicbus_broker.simulation.world import Place, World
 
-__all__ = ["missing_deliveries", "not_converged"]
+__all__ = ["memory_over_bounds", "missing_deliveries", "not_converged", "unaccounted"]
 
 
 def not_converged(world: World, topics: Sequence[str] = ()) -> list[str]:
@@ -122,6 +122,40 @@ def _wanted(world: World, process: Process, topic: str) -> tuple[dict[bytes, Non
             else:
                 plain[other.node] = None
     return plain, groups
+
+
+def unaccounted(world: World) -> list[str]:
+    """What never came out of the mesh is in somebody's counters, as long as no process was lost and took them along.
+
+    Looked at is what was sent before the last that arrived the same way: of what comes after it nobody can know yet.
+    """
+    processes = world.processes
+    latest: dict[tuple[bytes, Process, bool, int], int] = {}
+    for message in world.ledger.messages.values():
+        for process in message.arrived:
+            way = message.origin, process, message.is_broadcast, message.lane
+            latest[way] = max(latest.get(way, 0), message.id)
+    missing = 0
+    for message in world.ledger.messages.values():
+        for process in processes:
+            way = message.origin, process, message.is_broadcast, message.lane
+            is_lost = process.node in message.targets and process not in message.arrived
+            missing += is_lost and message.id < latest.get(way, 0)
+    counters = [mesh_of(process).statistics() for process in processes]
+    counted = sum(each.lost_in_mesh + sum(each.dropped.values()) for each in counters)
+    return [f"{missing} batches never arrived, {counted} are counted"] if missing > counted else []
+
+
+def memory_over_bounds(world: World) -> list[str]:
+    """What is kept for others and what waits stays within its bounds; in calm nothing waits, and little is kept."""
+    wrong = []
+    for process in world.processes:
+        statistics = mesh_of(process).statistics()
+        if statistics.kept > world.config.retention_size:
+            wrong.append(f"{process} keeps {statistics.kept} bytes to answer Graft")
+        if statistics.held > world.config.reorder_size:
+            wrong.append(f"{process} has {statistics.held} bytes waiting for what is missing")
+    return wrong
 
 
 def missing_deliveries(world: World, messages: Iterable[Message]) -> list[str]:

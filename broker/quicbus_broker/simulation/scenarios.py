@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.simulation.application import Broken
 from quicbus_broker.simulation.chance import chance
-from quicbus_broker.simulation.checks import missing_deliveries, not_converged
+from quicbus_broker.simulation.checks import memory_over_bounds, missing_deliveries, not_converged, unaccounted
 from quicbus_broker.simulation.world import Latency, World, mesh_of
 
 if TYPE_CHECKING:
@@ -60,12 +60,16 @@ class Outcome:
 
 
 class Scenario:
-    """The world of one seed. Every fifth is without faults: there every message must arrive."""
+    """The world of one seed. Of five one is without faults, so that every message must arrive, and one keeps all its
+    processes, so that what does not arrive must be counted.
+    """
 
     def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
         rng = self._rng = chance(seed)
         self.seed = seed
         self.is_faultless = seed % 5 == 0
+        self._loses_processes = seed % 5 > 1
+        """Otherwise all counters are there in the end, and the books must balance."""
         config = MeshConfig(
             small_mesh=rng.choice((2, 4, 6)),
             direct_max=rng.choice((0, 1, 3, 8)),
@@ -107,6 +111,9 @@ class Scenario:
         if self.is_faultless:
             self._await_all_messages()
         self._final_round()
+        self._check(memory_over_bounds(self.world))
+        if not self._loses_processes:
+            self._check(unaccounted(self.world))
         world = self.world
         return Outcome(
             self.seed,
@@ -204,6 +211,8 @@ class Scenario:
             self._clone,
         ]
         load = [self._subscribe, self._unsubscribe]
+        if not self._loses_processes:
+            kinds = [kind for kind in kinds if kind not in (self._crash, self._restart, self._leave, self._clone)]
         return self._rng.sample(kinds, self._rng.randint(2, len(kinds))) + load
 
     def _disturb(self) -> None:

@@ -265,7 +265,11 @@ class World:
         for topic in topics:
             plan = mesh.plan(topic.encode(), self.ledger.local_groups(process, topic))
             publication = self.ledger.publish(process, publisher, topic, plan, self.now)
-            messages.append(self.ledger.messages[process.node, process.boot, publication.id])
+            message = self.ledger.messages[process.node, process.boot, publication.id]
+            if plan.is_broadcast:
+                others = [each for each in self.processes if each is not process and mesh_of(each).is_joined]
+                message.targets = {each.node: None for each in others}
+            messages.append(message)
             if not plan.is_empty:
                 process.perform(mesh.publish(publication, process.now))
         process.perform(mesh.end_turn(process.now))
