@@ -49,9 +49,8 @@ async def test_each_message_reaches_one_member_of_a_group_in_the_whole_mesh(tmp_
             await eventually(lambda: len(got[0]) + len(got[1]) == len(got[2]) == 200)
             for task in reading:
                 task.cancel()
+        # How many each gets depends on how near it is measured to be.
         assert sorted(got[0] + got[1]) == sorted(got[2]) == list(range(200))
-        assert got[0]
-        assert got[1]
         mesh.assert_books()
 
 
@@ -78,17 +77,19 @@ async def test_what_waits_for_a_member_that_leaves_goes_to_one_at_another_node(t
     async with brokers_of(tmp_path, "tokyo", "osaka", "kyoto") as mesh:
         publisher, one, two = await mesh.clients()
         stuck = await one.subscribe("jobs", group="g", overflow="block", max_pending=10)
-        async with two.subscribe("jobs", group="g") as steady, asyncio.TaskGroup() as tasks:
-            await asyncio.gather(stuck.wait_spread(), steady.wait_spread())
-            got: list[int] = []
-            reading = tasks.create_task(read_into(got, steady))
+        await stuck.wait_spread()
+        async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(publish_one_by_one(publisher, "jobs", range(total)))
-            await wait_held(publisher)
-            await stuck.close()
-            left = stuck.statistics().dropped["unsubscribed"]
-            await publishing
-            await eventually(lambda: len(got) + left == total)
-            reading.cancel()
+            await eventually(lambda: stuck.pending and mesh.brokers[1].statistics().books.queued)
+            async with two.subscribe("jobs", group="g") as steady:
+                await steady.wait_spread()
+                got: list[int] = []
+                reading = tasks.create_task(read_into(got, steady))
+                await stuck.close()
+                left = stuck.statistics().dropped["unsubscribed"]
+                await publishing
+                await eventually(lambda: len(got) + left == total)
+                reading.cancel()
         assert len(set(got)) == len(got)
         assert left <= 10
         mesh.assert_books()
