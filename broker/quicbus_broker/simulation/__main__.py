@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -80,29 +81,32 @@ def _run_one(seed: int, trace: bool) -> int:
 def _run_all(wanted: list[Job], workers: int, keep: Path | None) -> Results:
     results = Results()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Progress(*columns, console=_console) as progress,
-        ProcessPoolExecutor(workers, max_tasks_per_child=1) as pool,
-    ):
+    with Progress(*columns, console=_console) as progress:
         bar = progress.add_task("simulating", total=len(wanted))
-        running = {}
+        missing = []
         for job in wanted:
             kept = _kept(job, keep)
             if kept is not None and kept.exists():
                 results.add(job, pickle.loads(kept.read_bytes()))
                 progress.advance(bar)
             else:
-                running[pool.submit(job.run)] = job
-        for future in as_completed(running):
-            job = running[future]
-            results.add(job, future.result())
-            if (kept := _kept(job, keep)) is not None:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_bytes(pickle.dumps(future.result()))
-            progress.console.print(f"done: {job.label}")
-            progress.advance(bar)
+                missing.append(job)
+        # A process for each job: what it has used is given back. (An executor with `max_tasks_per_child` hangs in 3.11.)
+        with multiprocessing.Pool(workers, maxtasksperchild=1) as pool:
+            for index, result in pool.imap_unordered(_run_indexed, enumerate(missing)):
+                job = missing[index]
+                results.add(job, result)
+                if (kept := _kept(job, keep)) is not None:
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    kept.write_bytes(pickle.dumps(result))
+                progress.console.print(f"done: {job.label}")
+                progress.advance(bar)
     results.sort()
     return results
+
+
+def _run_indexed(indexed: tuple[int, Job]) -> tuple[int, Any]:
+    return indexed[0], indexed[1].run()
 
 
 def _kept(job: Job, keep: Path | None) -> Path | None:
