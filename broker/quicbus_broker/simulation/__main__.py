@@ -91,7 +91,7 @@ def _run_all(wanted: list[Job], workers: int, keep: Path | None) -> Results:
                 progress.advance(bar)
             else:
                 missing.append(job)
-        # A process for each job: what it has used is given back. (An executor with `max_tasks_per_child` hangs in 3.11.)
+        # A process for each job, whose memory is given back. (Executors with `max_tasks_per_child` hang in 3.11.)
         with multiprocessing.Pool(workers, maxtasksperchild=1) as pool:
             for index, result in pool.imap_unordered(_run_indexed, enumerate(missing)):
                 job = missing[index]
