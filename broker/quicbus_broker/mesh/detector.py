@@ -34,6 +34,9 @@ _RTT_FACTOR = 4
 _RTT_GAIN = 0.125
 """RFC 6298: weight of a new sample in the smoothed round trip."""
 
+_RTT_FALL = 0.5
+"""Weight of a sample that is a fraction of it."""
+
 _MAX_LATE_PINGS = 32
 """Pings of ended probes whose Pong still tells a round trip and a sign of life."""
 
@@ -64,6 +67,7 @@ class Detector:
         self._next_probe = math.inf
         self._pings: dict[int, tuple[NodeId, float]] = {}
         self._rtts: dict[NodeId, float] = {}
+        self._measured_at: dict[NodeId, float] = {}
         self._failed: dict[NodeId, None] = {}
         self._awareness = Awareness(config.awareness_max if config.self_doubt else 0)
         self._survey = Survey(config)
@@ -93,6 +97,7 @@ class Detector:
         if self._neighbors.pop(node, 0) is not None:
             return
         self._rtts.pop(node, None)
+        self._measured_at.pop(node, None)
         self._failed.pop(node, None)
         self._survey.forget(node)
         if node in self._turn:
@@ -125,9 +130,10 @@ class Detector:
                 return
             del self._pings[frame.id]
             rtt = now - sent_at
-        if node in self._neighbors:
-            before = self._rtts.get(node)
-            self._rtts[node] = rtt if before is None else before + _RTT_GAIN * (rtt - before)
+        # One sample a round trip: who stood still answers all that it was asked meanwhile at once.
+        if node in self._neighbors and now - rtt >= self._measured_at.get(node, -math.inf):
+            self._rtts[node] = _smoothed(self._rtts.get(node), rtt, self._config.probe_timeout_s)
+            self._measured_at[node] = now
         self.heard(node, now, outputs)
 
     def on_ping_request(self, node: NodeId, frame: PingRequest, now: float, outputs: list[Output]) -> None:
@@ -246,3 +252,15 @@ class Detector:
     def _take_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+
+def _smoothed(before: float | None, sample: float, timeout: float) -> float:
+    """Return the round trip after another sample.
+
+    What a peer answers that stood still is no round trip. Were it taken for one, its death would go unnoticed for as
+    long: a sample far above counts for little, and the quick ones that follow for much.
+    """
+    if before is None:
+        return sample
+    gain = _RTT_FALL if sample < before / 4 else _RTT_GAIN
+    return before + gain * (min(sample, 4 * before + 2 * timeout) - before)

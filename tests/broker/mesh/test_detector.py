@@ -298,6 +298,50 @@ def test_answer_after_the_end_of_its_probe_is_a_sign_of_life() -> None:
     assert watch.detector.rtt_s(A) == pytest.approx(1.0)
 
 
+def test_a_neighbor_that_stood_still_and_then_dies_is_noticed_as_fast_as_any() -> None:
+    watch = Watch(A, config=MeshConfig(self_doubt=False))
+    for _ in range(3):
+        node, id = watch.probe()
+        watch.pong(node, id, after=0.001)
+    stood_still_at = watch.now
+    unanswered: list[int] = []
+    while watch.now < stood_still_at + 20.0:
+        unanswered += [o.frame.id for o in watch.tick() if isinstance(o, SendFrame) and isinstance(o.frame, Ping)]
+    for id in unanswered:
+        watch.pong(A, id)
+    awoke_at = watch.now
+    watch.run(awoke_at + 15.0, lambda _: True)
+    died_at = watch.now
+
+    assert watch.run(died_at + 3.0, lambda _: False) == [ProbeFailed(A)] * 2
+    rtt = watch.detector.rtt_s(A)
+    assert rtt is not None
+    assert rtt < 0.01
+
+
+def test_a_link_that_has_become_slow_is_given_the_time_that_it_needs() -> None:
+    watch = Watch(A, config=MeshConfig(self_doubt=False))
+    node, id = watch.probe()
+    watch.pong(node, id, after=0.001)
+    failures = []
+    under_way: list[tuple[float, int]] = []
+    while watch.now < 200.0:
+        if under_way and under_way[0][0] <= watch.detector.next_timer():
+            at, id = under_way.pop(0)
+            watch.pong(A, id, after=at - watch.now)
+            continue
+        for output in watch.tick():
+            if isinstance(output, SendFrame) and isinstance(output.frame, Ping):
+                under_way.append((watch.now + 3.0, output.frame.id))
+            elif isinstance(output, ProbeFailed):
+                failures.append(watch.now)
+
+    rtt = watch.detector.rtt_s(A)
+    assert max(failures) < 30.0
+    assert rtt is not None
+    assert 2.0 < rtt <= 3.0
+
+
 def test_pong_that_nobody_asked_for_or_from_another_node_is_ignored() -> None:
     watch = Watch(A, B)
     node, id = watch.probe()
