@@ -128,7 +128,9 @@ class Joining:
 
     def _with_reason(self, seed: str) -> str:
         failure = self._failures.get(seed)
-        return seed if failure is None else f"{seed} ({failure.reason.removesuffix(f' ({seed})')})"
+        if failure is None or failure.is_final:  # that was told when it failed
+            return seed
+        return f"{seed} ({failure.reason.removesuffix(f' ({seed})')})"
 
     def _is_self(self, seed: str) -> bool:
         failure = self._failures.get(seed)

@@ -139,6 +139,7 @@ async def test_where_it_was_reached_becomes_an_address_of_its_record(folder: Pat
     [
         ([DialFailed("a:1", None, "no answer")], ["a:1 (no answer); b:2"]),
         ([DialFailed("a:1", None, "connection refused (a:1)")], ["a:1 (connection refused); b:2"]),
+        ([DialFailed("a:1", None, "another mesh", is_final=True)], ["a:1; b:2"]),
         ([DialFailed("a:1", None, "itself", is_self=True)], ["b:2"]),
         ([DialFailed(seed, None, "itself", is_self=True) for seed in ("a:1", "b:2")], []),
     ],
