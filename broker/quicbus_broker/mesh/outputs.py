@@ -1,7 +1,8 @@
 """What goes into the mesh machine, what comes out of it, and what its parts tell each other.
 
 Every part appends to the list of outputs that its caller passes, in the order in which they must be performed.
-`state.py` takes those out that are for other parts (`Internal`); the driver performs the rest.
+`state.py` takes those out that are for other parts (`Internal`); the driver performs the rest. What there is one of for
+every batch is a msgspec structure: a frozen dataclass takes a microsecond to make.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from quicbus.wire.bundles import Bundle, BundleBatch
@@ -106,8 +109,7 @@ class FrameArrived:
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
-class BundleArrived:
+class BundleArrived(msgspec.Struct, frozen=True, gc=False):
     connection: int
     bundle: Bundle
 
@@ -126,8 +128,7 @@ class SendFrame:
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
-class SendBundle:
+class SendBundle(msgspec.Struct, frozen=True, gc=False):
     """Likewise, on a lane. `waits`: where the way is full, publishers wait instead of batches being dropped."""
 
     node: NodeId
@@ -158,8 +159,7 @@ class CloseConnection:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """A batch of another node has come to its turn: route it to the subscribers here.
 
     With `batch.group` it goes to one member of that group, otherwise to all subscriptions that are in no group.

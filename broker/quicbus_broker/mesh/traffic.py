@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import msgspec
 from msgspec.structs import replace
 
 from quicbus import limits
@@ -52,8 +53,7 @@ _RELAY_HOPS = 2
 """What a node that dials nobody has for one that nobody dials goes to a neighbour, and on to one linked to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True, gc=False):
     """A batch of a client of this node, for others. `id` is the `sequence` of its envelope."""
 
     id: int
