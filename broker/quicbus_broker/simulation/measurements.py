@@ -96,12 +96,13 @@ def jobs_of(seeds: int, largest: int) -> list[Job]:
     """Return all jobs, the longest first; none with more than `largest` nodes."""
     jobs = [
         Job(
-            f"worlds {first} to {first + SEEDS_PER_JOB - 1}",
+            f"worlds {first} to {last}",
             sweep,
-            {"first": first, "last": first + SEEDS_PER_JOB - 1},
+            {"first": first, "last": last},
             5,
         )
         for first in range(0, seeds, SEEDS_PER_JOB)
+        for last in (min(seeds, first + SEEDS_PER_JOB) - 1,)
     ]
     for nodes, count in ((1_000, 1_000), (10_000, 100)):
         jobs += [
