@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["LINGER_S", "SIMULTANEOUS_S", "Connections"]
 
 LINGER_S = 1.0
-"""A connection that lost against another stays so long, so that what is under way on it arrives."""
+"""A connection that lost against another stays until no bundle came on it for so long: what is under way arrives."""
+_LINGER_MAX_S = 30.0
 
 SIMULTANEOUS_S = 10.0
 """Two dial time-outs. Nobody dials a node that it is connected to: a connection that comes later than this after the
@@ -36,6 +37,8 @@ class _Connection:
     boot: int
     is_dialer: bool
     opened_at: float
+    lost_at: float = 0.0
+    """When another one was preferred to it."""
 
 
 class Connections:
@@ -108,6 +111,13 @@ class Connections:
             outputs.append(UseConnection(node, None))
             self._forget(node, code, reason, outputs)
 
+    def heard(self, connection: int, now: float) -> None:
+        """A bundle came: there may be more on their way."""
+        until = self._lingering.get(connection)
+        if until is not None:
+            latest = self._connections[connection].lost_at + _LINGER_MAX_S
+            self._lingering[connection] = max(until, min(now + LINGER_S, latest))
+
     def node_of(self, connection: int) -> NodeId | None:
         known = self._connections.get(connection)
         return known.node if known else None
@@ -164,6 +174,7 @@ class Connections:
         else:
             others.append(new)
         loser = current if is_newer_used else new
+        self._connections[loser].lost_at = now
         self._lingering[loser] = now + (LINGER_S if self._me < node else _FALLBACK_LINGER_S)
 
     def _is_preferred(self, new: int, current: int) -> bool:

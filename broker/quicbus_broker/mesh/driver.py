@@ -62,6 +62,8 @@ __all__ = ["MeshDriver"]
 
 LEAVE_TIMEOUT_S = 1.0
 """How long neighbours have to take what is on its way to them when this node leaves."""
+REPLACED_TIMEOUT_S, REPLACED_CHECK_S = 10.0, 0.1
+"""Likewise on a connection that another one has replaced, and how often that is looked at."""
 GOODBYE_PING = 2**63 - 1
 TIMER_GRANULARITY_S = 0.001
 
@@ -429,6 +431,15 @@ class MeshDriver:
     def _close_connection(self, output: CloseConnection) -> None:
         link = self._links.get(output.connection)
         if link is not None:
+            self._close_link(link, output, self._clock() + REPLACED_TIMEOUT_S)
+
+    def _close_link(self, link: Link, output: CloseConnection, until: float) -> None:
+        """Close now or, where another one with the same process is used, once what was sent on this one is taken."""
+        used = self._in_use.get(link.node)
+        is_replaced = used is not None and used is not link and used.boot == link.boot and not link.is_closed
+        if is_replaced and link.outbox.under_way and self._clock() < until:
+            asyncio.get_running_loop().call_later(REPLACED_CHECK_S, self._close_link, link, output, until)
+        else:
             link.close(output.code, output.reason)
 
     def _deliver(self, output: Deliver) -> None:

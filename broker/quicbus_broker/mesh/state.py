@@ -175,6 +175,7 @@ class Mesh:
         elif isinstance(event, BundleArrived):
             node = self._connections.node_of(event.connection)
             if node is not None:
+                self._connections.heard(event.connection, now)
                 self._reception.take_bundle(node, event.bundle, now, outputs)
         elif isinstance(event, ConnectionOpened):
             self._on_opened(event, now, outputs)

@@ -73,6 +73,23 @@ def test_only_the_lower_id_closes_the_loser_and_after_a_while() -> None:
     assert low.connections_of(HIGH) == high.connections_of(LOW) == (1,)
 
 
+def test_a_loser_on_which_bundles_still_come_lingers_on_but_not_for_ever() -> None:
+    low = Connections(LOW)
+    for connection in (1, 2):
+        opened(low, connection, HIGH, is_dialer=connection == 1)
+
+    for tenth in range(1, 299):
+        low.heard(1, tenth / 10)
+        low.heard(2, tenth / 10)
+        assert ticked(low, tenth / 10) == []
+    low.heard(2, 29.9)
+
+    assert low.next_timer() == 30.0
+    assert ticked(low, 30.0) == [CloseConnection(2, CloseCode.REPLACED, "the two nodes have another connection")]
+    low.heard(2, 30.1)
+    assert low.next_timer() == math.inf
+
+
 def test_higher_id_closes_a_loser_that_the_lower_one_never_saw() -> None:
     high = Connections(HIGH)
     opened(high, 1, LOW, is_dialer=False)

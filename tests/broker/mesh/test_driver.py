@@ -665,3 +665,20 @@ async def test_the_window_of_a_link_is_what_limits_say(network: Network) -> None
         network._pump_soon()
         await settled()
         assert len(tokyo.mesh.of(BundleArrived)) == 16
+
+
+async def test_a_connection_that_was_replaced_is_closed_once_what_was_sent_on_it_is_taken(network: Network) -> None:
+    async with started(network, "oslo", "tokyo", oslo="tokyo:1") as (oslo, tokyo):
+        perform(oslo, Dial("tokyo:1", None))
+        await settled()
+        first, second = oslo.driver.links
+        perform(oslo, UseConnection(tokyo.mesh.me, second.number))
+        first.outbox.sent += 1
+
+        perform(oslo, CloseConnection(first.number, CloseCode.REPLACED, "another one is used"))
+        await settled()
+        assert not oslo.mesh.of(ConnectionClosed)
+
+        first.outbox.taken(first.outbox.sent)
+        await until(lambda: oslo.mesh.of(ConnectionClosed))
+        assert oslo.mesh.of(ConnectionClosed) == [ConnectionClosed(first.number, "another one is used", True)]
