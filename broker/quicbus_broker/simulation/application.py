@@ -16,7 +16,7 @@ from quicbus.wire.batch import encode_body
 from quicbus_broker.mesh.state import Publication
 
 if TYPE_CHECKING:
-    from quicbus_broker.mesh.forwarding import MeshPlan
+    from quicbus_broker.mesh.interest.forwarding import MeshPlan
     from quicbus_broker.mesh.outputs import Deliver, NodeId
     from quicbus_broker.simulation.process import Process
 

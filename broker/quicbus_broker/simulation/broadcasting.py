@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from quicbus.wire.batch import encode_body
-from quicbus_broker.mesh.forwarding import MeshPlan
+from quicbus_broker.mesh.interest.forwarding import MeshPlan
 from quicbus_broker.mesh.state import Publication
 from quicbus_broker.simulation.converged import converged_world
 from quicbus_broker.simulation.world import Latency, mesh_of

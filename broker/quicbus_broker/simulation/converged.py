@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from quicbus.wire.node_frames import MemberRecord
 from quicbus_broker.mesh.config import MeshConfig, active_links
+from quicbus_broker.mesh.members.table import TableBase
 from quicbus_broker.mesh.state import Mesh
-from quicbus_broker.mesh.table import TableBase
 from quicbus_broker.simulation.chance import chance
 from quicbus_broker.simulation.stand_in_signing import StandInSigning
 from quicbus_broker.simulation.world import Latency, World, mesh_of

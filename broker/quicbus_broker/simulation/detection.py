@@ -42,7 +42,7 @@ class DetectionRow:
 
 
 def detection(
-    nodes: int, starved: int, *, self_doubt: bool, seeds: range, stopped_s: float = 6.0, running_s: float = 0.1
+    nodes: int, starved: int, *, self_doubt: bool, seeds: range, stopped_s: float = 12.0, running_s: float = 0.1
 ) -> DetectionRow:
     """Starve members for five minutes: stopped for about `stopped_s`, then running for about `running_s`, and again."""
     runs = [

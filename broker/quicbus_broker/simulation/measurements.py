@@ -130,7 +130,7 @@ def jobs_of(seeds: int, largest: int) -> list[Job]:
         Job(
             f"{starved} starved of 100, {'with' if self_doubt else 'without'} self-doubt",
             detection,
-            {"nodes": 100, "starved": starved, "self_doubt": self_doubt, "seeds": range(5)},
+            {"nodes": 100, "starved": starved, "self_doubt": self_doubt, "seeds": range(3)},
             40,
         )
         for self_doubt in (True, False)

@@ -157,8 +157,8 @@ def _detection(results: Results) -> str:
     )
     text = """## Starved members
 
-A starved member is stopped for 3 to 9 s, runs for 50 to 150 ms, and again, for five minutes. Counted is how often a
-member that is well takes another for failed; means of five seeds. Lifeguard counts those of members that are well.
+A starved member is stopped for 6 to 18 s, runs for 50 to 150 ms, and again, for five minutes. Counted is how often a
+member that is well takes another for failed; means of three seeds. Lifeguard counts those of members that are well.
 
 ![False positives](simulation/false_positives.svg)
 
