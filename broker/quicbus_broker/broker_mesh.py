@@ -14,7 +14,7 @@ from quicbus.logs import logger_for
 from quicbus_broker.joining import Joining
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.driver import MeshDriver
-from quicbus_broker.mesh.node_signing import NodeSigning
+from quicbus_broker.mesh.session.node_signing import NodeSigning
 from quicbus_broker.mesh.state import Mesh
 from quicbus_broker.mesh_port import MeshPort
 from quicbus_broker.mesh_sight import MeshSight

@@ -7,7 +7,7 @@ from zlib import crc32
 
 from quicbus import limits
 from quicbus.wire.bundles import BundleBatch
-from quicbus_broker.mesh.traffic import Publication
+from quicbus_broker.mesh.messages.traffic import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quicbus_broker.edge import Exchange
     from quicbus_broker.edge.remote import RemotePlan
     from quicbus_broker.mesh.driver import MeshDriver
-    from quicbus_broker.mesh.forwarding import MeshPlan
+    from quicbus_broker.mesh.interest.forwarding import MeshPlan
     from quicbus_broker.mesh.outputs import Deliver, NodeId
     from quicbus_broker.routing import Batch
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from quicbus_broker.addresses import AdvertisedAddresses
     from quicbus_broker.dial_back import DialBacks
-    from quicbus_broker.mesh.link import Link
+    from quicbus_broker.mesh.session.link import Link
 
 __all__ = ["Reachability"]
 

@@ -11,9 +11,9 @@ from quicbus import limits
 from quicbus.wire.batch import encode_body, parse_body
 from quicbus.wire.bundles import BundleBatch
 from quicbus.wire.records import Envelope
-from quicbus_broker.mesh.forwarding import GroupPlan, MeshPlan
+from quicbus_broker.mesh.interest.forwarding import GroupPlan, MeshPlan
+from quicbus_broker.mesh.messages.traffic import Publication
 from quicbus_broker.mesh.outputs import Deliver
-from quicbus_broker.mesh.traffic import Publication
 from quicbus_broker.mesh_port import MeshPort
 from quicbus_broker.routing import Batch
 

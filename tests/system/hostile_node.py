@@ -18,8 +18,8 @@ from quicbus.wire.batch import encode_body
 from quicbus.wire.bundles import EVERYONE, KIND_BROADCAST, Bundle, BundleBatch, encode_bundle
 from quicbus.wire.frames import ALPN, Ping, Pong
 from quicbus.wire.node_frames import MemberRecord, Neighbor, NeighborReply, Update
-from quicbus_broker.mesh.link_dialer import LinkDialer
-from quicbus_broker.mesh.node_signing import NodeSigning
+from quicbus_broker.mesh.session.link_dialer import LinkDialer
+from quicbus_broker.mesh.session.node_signing import NodeSigning
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from quicbus.wire.close_codes import CloseCode
     from quicbus.wire.frames import Frame
     from quicbus_broker import Broker
-    from quicbus_broker.mesh.link import Link
+    from quicbus_broker.mesh.session.link import Link
 
 __all__ = ["HostileNode", "Signer", "hostile_to"]
 

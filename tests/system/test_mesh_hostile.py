@@ -24,7 +24,7 @@ from quicbus.wire.node_frames import (
     Signed,
     Update,
 )
-from quicbus_broker.mesh.broadcast import MAX_COPIES
+from quicbus_broker.mesh.messages.broadcast import MAX_COPIES
 from quicbus_broker.mesh.state import MAX_OFFENCES
 from tests.system.brokers import brokers_of
 from tests.system.buses import DEADLINE_S, eventually

@@ -36,26 +36,16 @@ from quicbus.wire.node_frames import (
     Signed,
     Update,
 )
-from quicbus_broker.mesh import (
-    broadcast,
-    gossip,
-    helping,
-    interest_table,
-    link,
-    membership,
-    node_signing,
-    own_interest,
-    own_record,
-    pauses,
-    state,
-    survey,
-    traffic,
-    waiting,
-)
+from quicbus_broker.mesh import state
 from quicbus_broker.mesh.config import MeshConfig
-from quicbus_broker.mesh.discovery import DIGEST_SIZE, WANT_MAX
+from quicbus_broker.mesh.health import helping, survey
+from quicbus_broker.mesh.interest import interest_table, own_interest
+from quicbus_broker.mesh.members import gossip, membership, own_record
+from quicbus_broker.mesh.members.discovery import DIGEST_SIZE, WANT_MAX
+from quicbus_broker.mesh.members.table import Entry, MemberTable
+from quicbus_broker.mesh.messages import broadcast, pauses, traffic, waiting
 from quicbus_broker.mesh.outputs import State
-from quicbus_broker.mesh.table import Entry, MemberTable
+from quicbus_broker.mesh.session import link, node_signing
 from tests.wire.test_protocol_document import DOCUMENT, example
 
 OSLO, LIMA = bytes(range(16)), bytes(range(16, 32))
@@ -158,7 +148,7 @@ def test_worked_example_of_a_digest_is_what_the_code_computes() -> None:
 
 def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() -> None:
     pattern = r"""(?:dropped|_refused)\["(\w+)"\]|_drop\((?:[\w.]+, )?"(\w+)"|_refuse\(node, "(\w+)\""""
-    sources = [path.read_text(encoding="utf-8") for path in Path(state.__file__).parent.glob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in Path(state.__file__).parent.rglob("*.py")]
     reasons = {"".join(found) for source in sources for found in re.findall(pattern, source)}
     assert len(reasons) > 15, "the pattern finds them"
     table = DOCUMENT[DOCUMENT.index("## 26.") : DOCUMENT.index("## 27.")]

@@ -21,9 +21,6 @@ from quicbus.wire.bundles import KIND_BROADCAST, KIND_DIRECT
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Ping, Pong
 from quicbus.wire.node_frames import Reached, Skipped
-from quicbus_broker.mesh.dialing import Dialing
-from quicbus_broker.mesh.link import Link
-from quicbus_broker.mesh.link_dialer import describe_end
 from quicbus_broker.mesh.outputs import (
     BundleArrived,
     CloseConnection,
@@ -42,6 +39,9 @@ from quicbus_broker.mesh.outputs import (
     Superseded,
     UseConnection,
 )
+from quicbus_broker.mesh.session.dialing import Dialing
+from quicbus_broker.mesh.session.link import Link
+from quicbus_broker.mesh.session.link_dialer import describe_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import Terminated
     from quicbus.wire.bundles import Bundle
     from quicbus.wire.frames import Frame
-    from quicbus_broker.mesh.attempts import Attempts
-    from quicbus_broker.mesh.link_dialer import LinkDialer
     from quicbus_broker.mesh.outputs import DialFailed, MeshInput, MeshOutput, NodeId
-    from quicbus_broker.mesh.ports import Arrival, DriverEvents, Receiver
+    from quicbus_broker.mesh.session.attempts import Attempts
+    from quicbus_broker.mesh.session.link_dialer import LinkDialer
+    from quicbus_broker.mesh.session.ports import Arrival, DriverEvents, Receiver
     from quicbus_broker.mesh.state import Mesh
 
 __all__ = ["MeshDriver"]

@@ -23,7 +23,7 @@ from quicbus.wire.node_frames import (
     Skipped,
     Update,
 )
-from quicbus_broker.mesh.early import Early
+from quicbus_broker.mesh.messages.early import Early
 from quicbus_broker.mesh.outputs import Misbehaved, SendFrame
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from quicbus.wire.bundles import Bundle
-    from quicbus_broker.mesh.detector import Detector
-    from quicbus_broker.mesh.discovery import Discovery
-    from quicbus_broker.mesh.interest_table import InterestTable
-    from quicbus_broker.mesh.membership import Membership
+    from quicbus_broker.mesh.health.detector import Detector
+    from quicbus_broker.mesh.interest.interest_table import InterestTable
+    from quicbus_broker.mesh.interest.own_interest import OwnInterest
+    from quicbus_broker.mesh.members.discovery import Discovery
+    from quicbus_broker.mesh.members.membership import Membership
+    from quicbus_broker.mesh.messages.pauses import Pauses
+    from quicbus_broker.mesh.messages.traffic import Traffic
     from quicbus_broker.mesh.outputs import NodeId, Output
-    from quicbus_broker.mesh.overlay import Overlay
-    from quicbus_broker.mesh.own_interest import OwnInterest
-    from quicbus_broker.mesh.pauses import Pauses
-    from quicbus_broker.mesh.traffic import Traffic
+    from quicbus_broker.mesh.overlay.overlay import Overlay
 
 __all__ = ["Reception"]
 

@@ -13,14 +13,17 @@ from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.node_frames import (
     Update,
 )
-from quicbus_broker.mesh.connections import Connections
-from quicbus_broker.mesh.detector import Detector
-from quicbus_broker.mesh.discovery import Discovery
-from quicbus_broker.mesh.forwarding import Forwarding
-from quicbus_broker.mesh.gossip import Gossip
-from quicbus_broker.mesh.interest_table import InterestTable
-from quicbus_broker.mesh.membership import Membership
-from quicbus_broker.mesh.orphans import Orphans
+from quicbus_broker.mesh.health.detector import Detector
+from quicbus_broker.mesh.health.orphans import Orphans
+from quicbus_broker.mesh.interest.forwarding import Forwarding
+from quicbus_broker.mesh.interest.interest_table import InterestTable
+from quicbus_broker.mesh.interest.own_interest import OwnInterest
+from quicbus_broker.mesh.members.discovery import Discovery
+from quicbus_broker.mesh.members.gossip import Gossip
+from quicbus_broker.mesh.members.membership import Membership
+from quicbus_broker.mesh.members.table import MemberTable
+from quicbus_broker.mesh.messages.pauses import Pauses
+from quicbus_broker.mesh.messages.traffic import Publication, Traffic, Ways
 from quicbus_broker.mesh.outputs import (
     BundleArrived,
     CloseConnection,
@@ -42,12 +45,9 @@ from quicbus_broker.mesh.outputs import (
     State,
     UseConnection,
 )
-from quicbus_broker.mesh.overlay import Overlay
-from quicbus_broker.mesh.own_interest import OwnInterest
-from quicbus_broker.mesh.pauses import Pauses
+from quicbus_broker.mesh.overlay.connections import Connections
+from quicbus_broker.mesh.overlay.overlay import Overlay
 from quicbus_broker.mesh.reception import Reception
-from quicbus_broker.mesh.table import MemberTable
-from quicbus_broker.mesh.traffic import Publication, Traffic, Ways
 from quicbus_broker.mesh.views import MemberView, MeshStatistics, statistics_of, view_of
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from quicbus.wire.bundles import BundleBatch
     from quicbus.wire.node_frames import Signed
     from quicbus_broker.mesh.config import MeshConfig
-    from quicbus_broker.mesh.forwarding import MeshPlan
-    from quicbus_broker.mesh.interest_table import InterestBase
+    from quicbus_broker.mesh.interest.forwarding import MeshPlan
+    from quicbus_broker.mesh.interest.interest_table import InterestBase
+    from quicbus_broker.mesh.members.table import TableBase
     from quicbus_broker.mesh.outputs import MeshInput, MeshOutput, NodeId, Output
     from quicbus_broker.mesh.signing import Signing
-    from quicbus_broker.mesh.table import TableBase
 
 __all__ = ["Mesh", "Publication"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
+    from quicbus_broker.mesh.members.table import Entry
+    from quicbus_broker.mesh.messages.traffic import Traffic
     from quicbus_broker.mesh.outputs import NodeId, State
-    from quicbus_broker.mesh.table import Entry
-    from quicbus_broker.mesh.traffic import Traffic
 
 __all__ = ["MemberView", "MeshStatistics", "statistics_of", "view_of"]
 

@@ -10,8 +10,8 @@ from quicbus.identity import Authority, Credential, ProofRefused, Verifier
 from quicbus.testing.pipe import Pipe
 from quicbus.wire.bundles import KIND_DIRECT, Bundle, BundleBatch
 from quicbus_broker.edge import Edge, EdgeLimits, Exchange
-from quicbus_broker.mesh.link import Link
-from quicbus_broker.mesh.link_dialer import LinkDialer
+from quicbus_broker.mesh.session.link import Link
+from quicbus_broker.mesh.session.link_dialer import LinkDialer
 from quicbus_broker.routing import Router
 
 if TYPE_CHECKING:

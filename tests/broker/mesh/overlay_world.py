@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.wire.node_frames import Disconnect, MemberRecord, Neighbor, NeighborReply, Signed
 from quicbus_broker.mesh.config import MeshConfig
-from quicbus_broker.mesh.connections import Connections
+from quicbus_broker.mesh.members.table import Entry, MemberTable
 from quicbus_broker.mesh.outputs import (
     CloseConnection,
     ConnectionOpened,
@@ -21,8 +21,8 @@ from quicbus_broker.mesh.outputs import (
     State,
     UseConnection,
 )
-from quicbus_broker.mesh.overlay import Overlay
-from quicbus_broker.mesh.table import Entry, MemberTable
+from quicbus_broker.mesh.overlay.connections import Connections
+from quicbus_broker.mesh.overlay.overlay import Overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from quicbus.wire.bundles import EVERYONE, BundleBatch
 from quicbus_broker.mesh.config import MeshConfig
-from quicbus_broker.mesh.numbering import Numbering
+from quicbus_broker.mesh.messages.numbering import Numbering
+from quicbus_broker.mesh.messages.sequencer import Sequencer
 from quicbus_broker.mesh.outputs import Deliver, Output
-from quicbus_broker.mesh.sequencer import Sequencer
 
 ORIGIN = b"o" * 16
 NODES = [bytes([number]) * 16 for number in range(1, 5)]

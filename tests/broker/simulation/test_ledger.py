@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quicbus.wire.bundles import BundleBatch
-from quicbus_broker.mesh.forwarding import MeshPlan
+from quicbus_broker.mesh.interest.forwarding import MeshPlan
 from quicbus_broker.mesh.outputs import Deliver
 from quicbus_broker.simulation.application import Broken, Ledger
 from quicbus_broker.simulation.broadcasting import RoundRow

@@ -1,0 +1,1 @@
+"""Whether neighbours live: probes, help of others, doubt of oneself."""

@@ -1,0 +1,339 @@
+"""What this node's subscribers want, as others need to know it: aggregated, and told in signed, versioned differences.
+
+Equal filters are one, and a filter that another one covers is not told. Above a number of filters siblings are told as
+one coarser filter: what comes in vain is then dropped at this node.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quicbus.topics import REPLY_PREFIX
+from quicbus.wire.node_frames import InterestEntry, InterestPiece
+from quicbus_broker.mesh.interest.coarsening import coarse_filters
+from quicbus_broker.mesh.interest.covering import CoverTree, has_wildcards
+from quicbus_broker.mesh.outputs import NewsLearned, SpreadReached
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from quicbus.wire.node_frames import Signed
+    from quicbus_broker.mesh.config import MeshConfig
+    from quicbus_broker.mesh.members.table import MemberTable
+    from quicbus_broker.mesh.outputs import NodeId, Output
+    from quicbus_broker.mesh.signing import Signing
+
+__all__ = ["MAX_GROUPS", "OwnInterest"]
+
+MAX_GROUPS = 50_000
+"""Groups cannot be made coarser; further ones are unknown elsewhere, and counted as `unannounced`."""
+PIECE_SIZE = 64 * 1024
+"""Bytes of filters after which a difference is cut in two: with one entry of the largest size it fits a frame."""
+_ENTRY_OVERHEAD = 8
+_LOG_SLACK = 64
+"""Entries that the differences may hold beyond twice what is wanted, before all is told anew."""
+
+_Key = tuple[str, str]
+
+
+class _Local:
+    """What local subscriptions ask of one (filter, group)."""
+
+    __slots__ = ("blocking", "subscriptions")
+
+    def __init__(self) -> None:
+        self.subscriptions = 0
+        self.blocking = 0
+
+
+class OwnInterest:
+    """`add` and `discard` as subscriptions come and go, `flush` once a turn.
+
+    `version` is what was told last, `spread_version` what all neighbours have acknowledged of it.
+    """
+
+    def __init__(
+        self, me: NodeId, boot: int, signing: Signing, config: MeshConfig, table: MemberTable | None = None
+    ) -> None:
+        """`table`: where the own version is noted, since tables are compared by it."""
+        self.version = 0
+        self.spread_version = 0
+        self.unannounced = 0
+        """Groups that others are not told of."""
+        self._me = me
+        self._boot = boot
+        self._signing = signing
+        self._config = config
+        self._table = table
+        self._local: dict[_Key, _Local] = {}
+        self._aggregate = _Aggregate()
+        self._plain = 0
+        self._groups: dict[_Key, bool] = {}
+        self._told: dict[_Key, bool] = {}
+        self._changed: dict[_Key, None] = {}
+        self._coarse: dict[str, None] = {}
+        self._log: list[tuple[int, Signed]] = []
+        self._log_entries = 0
+        self._acknowledged: dict[NodeId, int] = {}
+
+    # --- what is wanted ---------------------------------------------------------------------------------------------
+
+    def add(self, filter: str, group: str, blocks: bool) -> None:
+        """A subscription begins; `group` is empty for none. Reply topics are found without being told."""
+        if filter.startswith(REPLY_PREFIX):
+            return
+        key = (filter, group)
+        local = self._local.get(key)
+        if local is None:
+            local = self._local[key] = _Local()
+            self._plain += not group
+        before = local.blocking > 0
+        local.subscriptions += 1
+        local.blocking += blocks
+        if local.subscriptions == 1 or before != (local.blocking > 0):
+            self._set(key, local.blocking > 0)
+
+    def discard(self, filter: str, group: str, blocks: bool) -> None:
+        """A subscription that was added has ended."""
+        key = (filter, group)
+        local = self._local.get(key)
+        if local is None:
+            return
+        before = local.blocking > 0
+        local.subscriptions -= 1
+        local.blocking -= blocks
+        if not local.subscriptions:
+            del self._local[key]
+            self._plain -= not group
+            self._set(key, None)
+        elif before != (local.blocking > 0):
+            self._set(key, local.blocking > 0)
+
+    def flush(self, now: float, outputs: list[Output]) -> None:
+        """Tell what has changed since the last time, if anything."""
+        if not self._changed:
+            return
+        self._keep_few()
+        added: list[InterestEntry] = []
+        removed: list[InterestEntry] = []
+        for key in self._changed:
+            wanted, told = self._wanted(key), self._told.get(key)
+            if wanted == told:
+                continue
+            if told is not None:
+                del self._told[key]
+                removed.append(InterestEntry(*key, told))
+            if wanted is not None:
+                self._told[key] = wanted
+                added.append(InterestEntry(*key, wanted))
+        self._changed.clear()
+        if added or removed:
+            self._tell(added, removed, outputs)
+
+    # --- who knows it -----------------------------------------------------------------------------------------------
+
+    def since(self, node: NodeId, boot: int, version: int) -> tuple[Signed, ...]:
+        """Return what leads from this version of this boot to the present one; `node` is this one."""
+        if boot != self._boot:
+            version = 0
+        return _since(self._log, version)
+
+    def neighbor_up(self, node: NodeId) -> None:
+        """A neighbour that has acknowledged nothing yet."""
+        self._acknowledged[node] = 0
+        self.spread_version = min(self.spread_version, 0)
+
+    def neighbor_down(self, node: NodeId, outputs: list[Output]) -> None:
+        self._acknowledged.pop(node, None)
+        self._note_spread(outputs)
+
+    def acknowledged(self, node: NodeId, version: int, outputs: list[Output]) -> None:
+        """A neighbour knows the own interest up to this version."""
+        before = self._acknowledged.get(node)
+        if before is not None and before < version <= self.version:
+            self._acknowledged[node] = version
+            self._note_spread(outputs)
+
+    def _note_spread(self, outputs: list[Output]) -> None:
+        spread = min(self._acknowledged.values(), default=self.version)
+        if spread > self.spread_version:
+            self.spread_version = spread
+            outputs.append(SpreadReached(spread))
+
+    # --- aggregation ------------------------------------------------------------------------------------------------
+
+    def _wanted(self, key: _Key) -> bool | None:
+        return self._groups.get(key) if key[1] else self._aggregate.wanted.get(key[0])
+
+    def _set(self, key: _Key, blocks: bool | None) -> None:
+        """Set what the local subscriptions ask for; `None`: nothing."""
+        filter, group = key
+        if not group:
+            for changed in self._aggregate.set(filter, self._with_coarse(filter, blocks)):
+                self._changed[(changed, "")] = None
+            if blocks is None:
+                self._drop_empty_coarse()
+            return
+        if blocks is not None:
+            if key not in self._groups and len(self._groups) >= MAX_GROUPS:
+                self.unannounced += 1
+                return
+            self._groups[key] = blocks
+        elif self._groups.pop(key, None) is None:
+            self.unannounced -= 1
+        self._changed[key] = None
+
+    def _with_coarse(self, filter: str, blocks: bool | None) -> bool | None:
+        return False if blocks is None and filter in self._coarse else blocks
+
+    def _keep_few(self) -> None:
+        """Bound what is told. What was made coarse stays so until there is half the room again."""
+        most = self._config.max_interest
+        if self._coarse and self._plain <= most // 2:
+            for filter in list(self._coarse):
+                self._uncoarsen(filter)
+        if len(self._aggregate.wanted) > most:
+            # A quarter below, so that not every further filter does this again.
+            for filter in coarse_filters(self._aggregate.wanted, most - most // 4):
+                self._coarse[filter] = None
+                blocks = any(self._aggregate.wanted[each] for each in self._aggregate.below(filter))
+                for changed in self._aggregate.set(filter, blocks):
+                    self._changed[(changed, "")] = None
+
+    def _drop_empty_coarse(self) -> None:
+        """A coarse filter that nothing is below any more would bring messages for nobody."""
+        for filter in self._aggregate.take_childless():
+            if filter in self._coarse:
+                self._uncoarsen(filter)
+
+    def _uncoarsen(self, filter: str) -> None:
+        del self._coarse[filter]
+        local = self._local.get((filter, ""))
+        for changed in self._aggregate.set(filter, None if local is None else local.blocking > 0):
+            self._changed[(changed, "")] = None
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, added: list[InterestEntry], removed: list[InterestEntry], outputs: list[Output]) -> None:
+        is_reset = not self._log or self._log_entries + len(added) + len(removed) > 2 * len(self._told) + _LOG_SLACK
+        if is_reset:
+            self._log.clear()
+            self._log_entries = 0
+            added, removed = [InterestEntry(*key, blocks) for key, blocks in self._told.items()], []
+        pieces = [self._seal(*part, is_reset and not index) for index, part in enumerate(_parts(removed, added))]
+        if self._table is not None:
+            self._table.set_interest_version(self._me, self._boot, self.version)
+        outputs.append(NewsLearned(None, interest=tuple(pieces)))
+        self._note_spread(outputs)
+
+    def _seal(self, removed: Sequence[InterestEntry], added: Sequence[InterestEntry], is_reset: bool) -> Signed:
+        self.version += 1
+        piece = InterestPiece(
+            node=self._me,
+            boot=self._boot,
+            base=self.version - 1,
+            version=self.version,
+            reset=is_reset,
+            added=tuple(added),
+            removed=tuple(removed),
+        )
+        signed = self._signing.seal_interest(piece)
+        self._log.append((self.version, signed))
+        self._log_entries += len(added) + len(removed)
+        return signed
+
+
+class _Aggregate:
+    """Plain filters without those that others cover. `wanted`: what is left, each with whether it blocks.
+
+    A filter that blocks is covered only by one that does.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: dict[str, bool] = {}
+        self._tree = CoverTree()
+        self._covered: dict[str, tuple[str, bool]] = {}
+        self._below: dict[str, dict[str, None]] = {}
+        self._childless: dict[str, None] = {}
+
+    def set(self, filter: str, blocks: bool | None) -> list[str]:
+        """Add, change or, with `None`, take out a filter; returns those of which `wanted` may have changed."""
+        changed = self._take_out(filter)
+        if blocks is not None:
+            changed += self._put(filter, blocks)
+        return changed
+
+    def below(self, filter: str) -> list[str]:
+        """The wanted filters that this one covers."""
+        return self._tree.covered_by(filter)
+
+    def take_childless(self) -> list[str]:
+        """Return filters that have come to cover nothing since the last time."""
+        childless, self._childless = self._childless, {}
+        return [filter for filter in childless if filter in self.wanted and filter not in self._below]
+
+    def _put(self, filter: str, blocks: bool) -> list[str]:
+        for coverer in self._tree.covering(filter):
+            if self.wanted[coverer] or not blocks:
+                self._cover(filter, blocks, coverer)
+                return []
+        changed = [filter]
+        self.wanted[filter] = blocks
+        self._tree.add(filter)
+        if has_wildcards(filter):
+            for each in self._tree.covered_by(filter):
+                if blocks or not self.wanted[each]:
+                    changed.append(each)
+                    self._move_below(each, filter)
+        return changed
+
+    def _cover(self, filter: str, blocks: bool, coverer: str) -> None:
+        self._covered[filter] = (coverer, blocks)
+        self._below.setdefault(coverer, {})[filter] = None
+
+    def _move_below(self, filter: str, coverer: str) -> None:
+        """A wanted filter, and what it covers, is covered from now on."""
+        blocks = self.wanted.pop(filter)
+        self._tree.discard(filter)
+        self._cover(filter, blocks, coverer)
+        for each in self._below.pop(filter, ()):
+            self._cover(each, self._covered[each][1], coverer)
+
+    def _take_out(self, filter: str) -> list[str]:
+        if (covered := self._covered.pop(filter, None)) is not None:
+            below = self._below[covered[0]]
+            del below[filter]
+            if not below:
+                del self._below[covered[0]]
+                self._childless[covered[0]] = None
+            return []
+        if self.wanted.pop(filter, None) is None:
+            return []
+        self._tree.discard(filter)
+        changed = [filter]
+        for each in self._below.pop(filter, ()):
+            changed += self._put(each, self._covered.pop(each)[1])
+        return changed
+
+
+def _since(log: Sequence[tuple[int, Signed]], version: int) -> tuple[Signed, ...]:
+    """Return the pieces of a log, which begins with a reset and has no gaps, that lead on from a version."""
+    if not log:
+        return ()
+    return tuple([signed for _, signed in log[max(0, version + 1 - log[0][0]) :]])
+
+
+def _parts(
+    removed: Sequence[InterestEntry], added: Sequence[InterestEntry]
+) -> list[tuple[list[InterestEntry], list[InterestEntry]]]:
+    """Cut a difference where it gets too large for a frame; there is at least one part."""
+    parts: list[tuple[list[InterestEntry], list[InterestEntry]]] = [([], [])]
+    size = 0
+    for index, entries in enumerate((removed, added)):
+        for entry in entries:
+            if size >= PIECE_SIZE:
+                parts.append(([], []))
+                size = 0
+            parts[-1][index].append(entry)
+            size += len(entry.filter.encode()) + len(entry.group.encode()) + _ENTRY_OVERHEAD
+    return parts

@@ -1,0 +1,1 @@
+"""Messages through the mesh: broadcast, order, what waits, back-pressure."""

@@ -1,0 +1,1 @@
+"""Whom to be linked to, whom to dial, and when to try again."""

@@ -1,0 +1,1 @@
+"""Sessions with other nodes: dialing, proof, frames and bundles on a connection, what waits for it."""

@@ -1,0 +1,527 @@
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from quicbus.wire.bundles import EVERYONE, KIND_BROADCAST, Bundle, BundleBatch
+from quicbus.wire.node_frames import Graft, IHave, InterestPiece, MemberRecord, Prune, Signed
+from quicbus_broker.mesh.config import MeshConfig
+from quicbus_broker.mesh.messages.broadcast import EAGER_AT_FIRST, MAX_COPIES, MAX_GRAFTS, SHORTER_HOPS, Broadcast
+from quicbus_broker.mesh.outputs import Misbehaved, Output, SendBundle, SendFrame
+
+if TYPE_CHECKING:
+    from quicbus.wire.frames import Frame
+
+ME, A, B, C, ORIGIN, STRANGER = (letter * 16 for letter in (b"m", b"a", b"b", b"c", b"o", b"s"))
+CONFIG = MeshConfig(max_hops=8)
+SOON = CONFIG.announce_interval_s
+LONG = 10 * CONFIG.graft_timeout_s
+
+
+class Signatures:
+    """Stands in for `Signing`: `good` is the signature of everyone, of whom all but some are known."""
+
+    def __init__(self) -> None:
+        self.unknown = {STRANGER}
+        self.checked = 0
+
+    def knows(self, node: bytes) -> bool:
+        return node not in self.unknown
+
+    def check_bundle(self, origin: bytes, signed: bytes, signature: bytes) -> bool:
+        self.checked += 1
+        return origin not in self.unknown and signature == b"good"
+
+    def sign_bundle(self, signed: bytes) -> bytes:
+        return b"good"
+
+    def seal_record(self, record: MemberRecord) -> Signed:
+        raise NotImplementedError
+
+    def open_record(self, signed: Signed) -> MemberRecord:
+        raise NotImplementedError
+
+    def seal_interest(self, piece: InterestPiece) -> Signed:
+        raise NotImplementedError
+
+    def open_interest(self, signed: Signed) -> InterestPiece:
+        raise NotImplementedError
+
+
+def bundle(
+    number: int = 1, *, boot: int = 1, origin: bytes = ORIGIN, hops: int = 5, signature: bytes = b"good"
+) -> Bundle:
+    batches = (BundleBatch(number, 0, number, 0, "alice", b"body"),)
+    signed = b"%d of %d" % (number, boot)
+    return Bundle(KIND_BROADCAST, origin, boot, number, EVERYONE, 0, batches, hops, 0, signed, signature)
+
+
+class Node:
+    def __init__(self, *neighbors: bytes, lazy: tuple[bytes, ...] = ()) -> None:
+        self.signing = Signatures()
+        self.boots: dict[bytes, int | None] = {}
+        self.machine = Broadcast(ME, CONFIG, self.signing, random.Random(1), lambda node: self.boots.get(node, 1))
+        self.counters = self.machine.counters
+        self.now = 50.0
+        for node in (*neighbors, *lazy):
+            self.machine.neighbor_up(node)
+        for node in lazy:
+            self.machine.on_prune(node, Prune(), self.now, [])
+
+    def publish(self, each: Bundle) -> list[Output]:
+        outputs: list[Output] = []
+        self.machine.publish(each, self.now, outputs)
+        return outputs
+
+    def take(self, node: bytes, each: Bundle) -> tuple[bool, list[Output]]:
+        outputs: list[Output] = []
+        return self.machine.on_bundle(node, each, self.now, outputs), outputs
+
+    def hear(self, node: bytes, frame: Frame) -> list[Output]:
+        outputs: list[Output] = []
+        match frame:
+            case IHave():
+                self.machine.on_ihave(node, frame, self.now, outputs)
+            case Graft():
+                self.machine.on_graft(node, frame, self.now, outputs)
+            case Prune():
+                self.machine.on_prune(node, frame, self.now, outputs)
+        return outputs
+
+    def wait(self, seconds: float) -> list[Output]:
+        """Let time pass, with a tick whenever one is due."""
+        end = self.now + seconds
+        outputs: list[Output] = []
+        while (due := self.machine.next_timer()) <= end:
+            self.now = max(self.now, due)
+            self.machine.tick(self.now, outputs)
+        self.now = end
+        return outputs
+
+
+def less_hops(each: Bundle, age_ms: int = 0) -> Bundle:
+    return replace(each, hops=each.hops - 1, age_ms=each.age_ms + age_ms)
+
+
+def test_own_bundle_is_pushed_to_eager_neighbours_and_announced_to_lazy_ones() -> None:
+    node = Node(A, B, lazy=(C,))
+    own = bundle(origin=ME, hops=8)
+    assert node.publish(own) == [SendBundle(A, own), SendBundle(B, own)]
+    assert node.wait(SOON) == [SendFrame(C, IHave(bundles=(own.id,), hops=(8,)))]
+    assert node.wait(SOON) == []
+    assert node.counters.sent == 2
+
+
+def test_new_bundle_is_passed_on_with_one_hop_less_to_all_but_its_sender() -> None:
+    node = Node(A, B, lazy=(C,))
+    assert node.take(A, bundle()) == (True, [SendBundle(B, less_hops(bundle()))])
+    assert node.wait(SOON) == [SendFrame(C, IHave(bundles=(bundle().id,), hops=(4,)))]
+    assert (node.counters.received, node.counters.relayed) == (1, 1)
+
+
+def test_announcements_are_gathered() -> None:
+    node = Node(A, lazy=(C,))
+    for number in (1, 2, 3):
+        node.take(A, bundle(number))
+    ids = tuple(bundle(number).id for number in (1, 2, 3))
+    assert node.wait(SOON) == [SendFrame(C, IHave(bundles=ids, hops=(4, 4, 4)))]
+
+
+def test_duplicate_is_counted_and_prunes_its_link_once() -> None:
+    node = Node(A, B)
+    node.take(A, bundle())
+    assert node.take(B, bundle()) == (False, [SendFrame(B, Prune())])
+    assert (node.machine.eager, node.machine.lazy) == ((A,), (B,))
+    assert node.take(B, bundle()) == (False, []), "what was under way when it was pruned"
+    assert node.counters.duplicates == 2
+
+
+def test_lazy_link_that_goes_on_to_push_is_pruned_again() -> None:
+    node = Node(A, B)
+    node.take(A, bundle())
+    node.take(B, bundle())
+    node.now += 5.0
+    assert node.take(B, bundle()) == (False, [SendFrame(B, Prune())])
+
+
+def test_signature_of_an_equal_duplicate_is_not_checked_again() -> None:
+    node = Node(A, B)
+    node.take(A, bundle())
+    node.take(B, bundle())
+    assert node.signing.checked == 1
+
+
+def test_pruned_neighbour_gets_announcements_and_not_those_of_what_it_has() -> None:
+    node = Node(A, B)
+    assert node.hear(B, Prune()) == []
+    assert node.take(A, bundle(1)) == (True, [])
+    node.hear(B, IHave(bundles=(bundle(1).id,), hops=(4,)))
+    node.take(A, bundle(2))
+    assert node.wait(SOON) == [SendFrame(B, IHave(bundles=(bundle(2).id,), hops=(4,)))]
+
+
+def test_lazy_link_that_brings_something_new_becomes_eager() -> None:
+    node = Node(A, lazy=(C,))
+    assert node.take(C, bundle()) == (True, [SendBundle(A, less_hops(bundle()))])
+    assert node.machine.eager == (A, C)
+
+
+@pytest.mark.parametrize("changed", [bundle(signature=b"bad"), bundle(2, signature=b"bad")])
+def test_forged_bundle_is_dropped_counted_and_held_against_its_sender(changed: Bundle) -> None:
+    node = Node(A, B)
+    node.take(A, bundle())
+    assert node.take(B, changed) == (False, [Misbehaved(B, "forged bundle")])
+    assert node.counters.dropped == {"forged": 1}
+    assert node.take(A, bundle(2))[0], "the number is not taken by the forgery"
+
+
+def test_bundle_for_one_node_is_no_broadcast() -> None:
+    node = Node(A)
+    stray = Bundle(KIND_BROADCAST, ORIGIN, 1, 1, ME, 0, bundle().batches, 5, 0, b"", b"good")
+    assert node.take(A, stray) == (False, [Misbehaved(A, "misaddressed bundle")])
+
+
+def test_bundle_of_an_unknown_origin_is_asked_for_again_once_its_record_is_here() -> None:
+    node = Node(A, B)
+    stray = bundle(origin=STRANGER)
+    assert node.take(A, stray) == (False, [])
+    assert node.counters.dropped == {"unknown_origin": 1}
+    node.signing.unknown = set()
+    assert node.wait(LONG)[0] == SendFrame(A, Graft(bundles=(stray.id,)))
+    assert node.take(A, stray) == (True, [SendBundle(B, less_hops(stray))])
+
+
+def test_unknown_origin_that_stays_unknown_is_never_asked_for() -> None:
+    node = Node(A)
+    node.take(A, bundle(origin=STRANGER))
+    assert node.wait(10 * LONG) == []
+    assert node.machine.next_timer() == math.inf
+
+
+def test_bundle_without_hops_left_is_taken_and_neither_passed_on_nor_announced_nor_given() -> None:
+    node = Node(A, B, lazy=(C,))
+    last = bundle(hops=0)
+    assert node.take(A, last) == (True, [])
+    assert node.wait(SOON) == []
+    assert node.hear(C, Graft(bundles=(last.id,))) == []
+    assert node.counters.dropped == {"hop_limit": 1}
+
+
+def test_more_hops_than_this_node_allows_are_cut() -> None:
+    node = Node(A, B)
+    assert node.take(A, bundle(hops=255))[1] == [SendBundle(B, less_hops(bundle(hops=CONFIG.max_hops)))]
+
+
+def test_announced_bundle_that_comes_by_itself_is_not_asked_for() -> None:
+    node = Node(A, lazy=(C,))
+    node.hear(C, IHave(bundles=(bundle().id,)))
+    assert node.take(A, bundle())[0]
+    assert [each for each in node.wait(LONG) if isinstance(each, SendFrame)] == [], "nor announced to C, which has it"
+    assert node.counters.repaired == 0
+
+
+def test_announced_bundle_that_does_not_come_is_grafted_from_each_source_in_turn() -> None:
+    node = Node(A, lazy=(B, C))
+    node.hear(B, IHave(bundles=(bundle().id,)))
+    node.hear(C, IHave(bundles=(bundle().id,)))
+    grafts = [each.node for each in node.wait(100.0) if isinstance(each, SendFrame) and isinstance(each.frame, Graft)]
+    assert grafts == [B, C, B, C, B, C][:MAX_GRAFTS]
+    assert set(node.machine.eager) == {A, B, C}
+    assert node.machine.next_timer() == math.inf
+
+
+def test_bundle_that_came_by_graft_counts_as_repaired() -> None:
+    node = Node(lazy=(B,))
+    node.hear(B, IHave(bundles=(bundle().id,)))
+    node.wait(LONG / 2)
+    assert node.take(B, bundle())[0]
+    assert node.counters.repaired == 1
+
+
+def test_one_neighbour_is_asked_for_all_that_it_announced() -> None:
+    node = Node(lazy=(B, C))
+    ids = tuple(bundle(number).id for number in range(1, 6))
+    node.hear(B, IHave(bundles=ids))
+    node.hear(C, IHave(bundles=ids))
+    node.wait(CONFIG.graft_timeout_s * 0.99)
+    outputs: list[Output] = []
+    while not outputs:
+        outputs = node.wait(0.01)
+    assert outputs == [SendFrame(B, Graft(bundles=ids))]
+
+
+def test_source_that_is_no_neighbour_any_more_is_not_asked() -> None:
+    node = Node(lazy=(B, C))
+    node.hear(B, IHave(bundles=(bundle().id,)))
+    node.machine.neighbor_down(B)
+    assert node.wait(LONG) == []
+    assert node.machine.next_timer() == math.inf
+
+
+def test_graft_is_answered_with_what_is_kept_older_by_the_time_it_was() -> None:
+    node = Node(A, lazy=(C,))
+    node.take(A, bundle())
+    node.wait(2.0)
+    missing = (ORIGIN, 1, 99)
+    assert node.hear(C, Graft(bundles=(bundle().id, missing))) == [SendBundle(C, less_hops(bundle(), age_ms=2000))]
+    assert node.machine.eager == (A, C)
+
+
+def test_neighbour_that_asks_again_and_again_is_answered_no_more() -> None:
+    node = Node(A, lazy=(C,))
+    node.take(A, bundle())
+    for _ in range(MAX_GRAFTS):
+        assert isinstance(node.hear(C, Graft(bundles=(bundle().id,)))[0], SendBundle)
+    assert node.hear(C, Graft(bundles=(bundle().id,))) == []
+    assert node.counters.dropped == {"asked_again": 1}
+
+
+def test_neighbour_that_sends_the_same_again_and_again_misbehaves() -> None:
+    node = Node(A)
+    node.take(A, bundle())
+    outputs = [output for _ in range(MAX_COPIES + 1) for output in node.take(A, bundle())[1]]
+    assert [output for output in outputs if isinstance(output, Misbehaved)] == [Misbehaved(A, "replayed a bundle")]
+
+
+def test_bundle_of_an_earlier_boot_than_the_record_is_no_news_to_who_never_saw_that_boot() -> None:
+    node = Node(A)
+    node.boots[ORIGIN] = 2
+    assert node.take(A, bundle(boot=1)) == (False, [])
+    assert node.counters.dropped == {"old_boot": 1}
+    node.hear(A, IHave(bundles=((ORIGIN, 1, 5),)))
+    assert not [each for each in node.wait(5.0) if isinstance(each, SendFrame)], "nor is it asked for"
+    assert node.take(A, bundle(boot=2))[0]
+
+
+def test_bundle_of_the_boot_that_was_followed_is_taken_although_the_record_has_a_later_one() -> None:
+    node = Node(A)
+    assert node.take(A, bundle(1, boot=1))[0]
+    node.boots[ORIGIN] = 2
+    assert node.take(A, bundle(2, boot=1))[0]
+    assert not node.take(A, bundle(1, boot=1))[0]
+
+
+def test_replay_of_a_member_that_was_forgotten_is_not_taken() -> None:
+    node = Node(A)
+    assert node.take(A, bundle())[0]
+    node.wait(CONFIG.retention_s + 5)
+    node.machine.forget(ORIGIN)
+    node.boots[ORIGIN] = None
+    assert not node.take(A, bundle())[0]
+    assert node.counters.dropped == {"unknown_origin": 1}
+
+
+def test_bundle_of_an_old_boot_is_dropped_and_later_nobody_honest_can_have_it() -> None:
+    node = Node(A, B)
+    node.take(A, bundle(boot=2))
+    assert node.take(A, bundle(5, boot=1)) == (False, [])
+    node.now += 2 * CONFIG.retention_s + 1
+    assert node.take(A, bundle(5, boot=1)) == (False, [Misbehaved(A, "replayed a bundle of an old boot")])
+    assert node.counters.dropped == {"old_boot": 2}
+
+
+def test_bundle_that_is_not_kept_any_more_is_still_known() -> None:
+    node = Node(A, B)
+    node.take(A, bundle())
+    node.wait(CONFIG.retention_s + 2)
+    assert len(node.machine.store) == 0
+    assert not node.take(A, bundle())[0]
+    assert node.counters.dropped == {"replayed": 1}
+
+
+def test_nothing_at_or_below_a_head_is_taken() -> None:
+    node = Node(A)
+    node.machine.set_head(ORIGIN, 3, 10)
+    assert not node.take(A, bundle(10, boot=3))[0]
+    assert not node.take(A, bundle(11, boot=2))[0]
+    assert node.take(A, bundle(11, boot=3))[0]
+    node.machine.set_head(ORIGIN, 2, 99)
+    node.machine.set_head(ORIGIN, 3, 5)
+    node.publish(bundle(7, origin=ME, boot=4))
+    assert node.machine.heads() == {ORIGIN: (3, 11), ME: (4, 7)}
+
+
+def test_what_a_head_covers_is_not_asked_for() -> None:
+    node = Node(lazy=(C,))
+    node.hear(C, IHave(bundles=((ORIGIN, 3, 9), (ORIGIN, 2, 99))))
+    node.machine.set_head(ORIGIN, 3, 10)
+    assert node.wait(LONG) == []
+
+
+def test_new_neighbours_are_eager_only_where_few_are() -> None:
+    node = Node(*(bytes([number]) * 16 for number in range(10)))
+    assert (len(node.machine.eager), len(node.machine.lazy)) == (EAGER_AT_FIRST, 10 - EAGER_AT_FIRST)
+    node.machine.neighbor_up(node.machine.lazy[0])
+    assert len(node.machine.eager) == EAGER_AT_FIRST
+
+
+def test_new_neighbour_hears_at_once_what_was_broadcast_lately() -> None:
+    node = Node(A)
+    node.take(A, bundle())
+    node.wait(SOON)
+    node.machine.neighbor_up(B)
+    assert node.machine.next_timer() < node.now
+    assert node.wait(0.0) == [SendFrame(B, IHave(bundles=(bundle().id,), hops=(4,)))]
+
+
+def test_way_that_is_much_shorter_replaces_the_one_that_was_faster() -> None:
+    node = Node(A, lazy=(B, C))
+    node.take(A, bundle(hops=1))
+    assert node.hear(B, IHave(bundles=(bundle().id,), hops=(SHORTER_HOPS,))) == []
+    assert node.hear(C, IHave(bundles=(bundle().id,), hops=(1 + SHORTER_HOPS,))) == [
+        SendFrame(C, Graft(bundles=())),
+        SendFrame(A, Prune()),
+    ]
+    assert (node.machine.eager, node.machine.lazy) == ((C,), (B, A))
+
+
+class Mesh:
+    """Many machines on a random graph, with latencies. What is sent to a node that has crashed is lost."""
+
+    def __init__(self, size: int, links: int, seed: int) -> None:
+        print("seed", seed)
+        self.rng = random.Random(seed)
+        self.config = MeshConfig()
+        self.nodes = [number.to_bytes(16, "big") for number in range(size)]
+        self.machines = {
+            node: Broadcast(node, self.config, Signatures(), random.Random(self.rng.random())) for node in self.nodes
+        }
+        self.neighbors: dict[bytes, dict[bytes, float]] = {node: {} for node in self.nodes}
+        self.now = 0.0
+        self.queue: list[tuple[float, int, bytes, bytes, SendBundle | SendFrame]] = []
+        self.count = 0
+        self.copies: dict[int, int] = {}
+        self.hops: dict[int, dict[bytes, int]] = {}
+        for node in self.nodes:
+            while len(self.neighbors[node]) < links:
+                self.link(node, self.rng.choice(self.nodes))
+
+    def link(self, one: bytes, other: bytes) -> None:
+        if one == other or other in self.neighbors[one]:
+            return
+        self.neighbors[one][other] = self.neighbors[other][one] = self.rng.uniform(0.005, 0.05)
+        self.machines[one].neighbor_up(other)
+        self.machines[other].neighbor_up(one)
+
+    def crash(self, node: bytes) -> None:
+        del self.machines[node]
+
+    def notice(self, dead: bytes) -> None:
+        """Those that had a link to a dead node replace it."""
+        for node in self.neighbors.pop(dead):
+            if node in self.machines:
+                del self.neighbors[node][dead]
+                self.machines[node].neighbor_down(dead)
+                self.link(node, self.rng.choice(list(self.machines)))
+
+    def publish(self, node: bytes, number: int, own: int) -> None:
+        batches = (BundleBatch(number, 0, own, 0, "", b""),)
+        each = Bundle(KIND_BROADCAST, node, 1, own, EVERYONE, 0, batches, self.config.max_hops, 0, b"", b"good")
+        self.copies[number], self.hops[number] = 0, {node: 0}
+        outputs: list[Output] = []
+        self.machines[node].publish(each, self.now, outputs)
+        self.send(node, outputs)
+
+    def send(self, node: bytes, outputs: list[Output]) -> None:
+        for output in outputs:
+            assert isinstance(output, SendBundle | SendFrame)
+            self.count += 1
+            at = self.now + self.neighbors[node].get(output.node, 0.05)
+            heapq.heappush(self.queue, (at, self.count, node, output.node, output))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            due, node = min((machine.next_timer(), node) for node, machine in self.machines.items())
+            at = self.queue[0][0] if self.queue else math.inf
+            if min(due, at) > end:
+                break
+            outputs: list[Output] = []
+            if due <= at:
+                self.now = max(due, self.now)
+                self.machines[node].tick(self.now, outputs)
+            else:
+                self.now, _, source, node, sent = heapq.heappop(self.queue)
+                if node not in self.machines:
+                    continue
+                self.arrive(source, node, sent, outputs)
+            self.send(node, outputs)
+        self.now = end
+
+    def arrive(self, source: bytes, node: bytes, sent: SendBundle | SendFrame, outputs: list[Output]) -> None:
+        machine = self.machines[node]
+        match sent:
+            case SendBundle(bundle=each):
+                number = each.batches[0].id
+                self.copies[number] += 1
+                if machine.on_bundle(source, each, self.now, outputs):
+                    assert node not in self.hops[number], "taken twice"
+                    self.hops[number][node] = self.config.max_hops - each.hops + 1
+            case SendFrame(frame=IHave() as frame):
+                machine.on_ihave(source, frame, self.now, outputs)
+            case SendFrame(frame=Graft() as frame):
+                machine.on_graft(source, frame, self.now, outputs)
+            case SendFrame(frame=Prune() as frame):
+                machine.on_prune(source, frame, self.now, outputs)
+
+    def missed(self) -> int:
+        return sum(node not in hops for hops in self.hops.values() for node in self.machines)
+
+    def redundancy(self) -> float:
+        """Relative message redundancy, on average."""
+        return sum(copies / (len(self.hops[number]) - 1) - 1 for number, copies in self.copies.items()) / len(
+            self.copies
+        )
+
+    def last_hop(self) -> float:
+        return sum(max(hops.values()) for hops in self.hops.values()) / len(self.hops)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_sender_reaches_a_hundred_nodes_with_little_redundancy(seed: int) -> None:
+    mesh = Mesh(100, 9, seed)
+    for number in range(1, 31):
+        mesh.publish(mesh.nodes[0], number, number)
+        mesh.run(1.0)
+    mesh.run(5.0)
+    assert mesh.missed() == 0
+    assert mesh.redundancy() < 0.2
+    assert mesh.last_hop() < 15
+
+
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_many_senders_reach_a_hundred_nodes(at_once: int) -> None:
+    mesh = Mesh(100, 9, at_once)
+    own: dict[bytes, int] = {}
+    for number in range(1, 51):
+        node = mesh.rng.choice(mesh.nodes)
+        own[node] = own.get(node, 0) + 1
+        mesh.publish(node, number, own[node])
+        mesh.run(1.0 if number % at_once == 0 else 0.0)
+    mesh.run(5.0)
+    assert mesh.missed() == 0
+    assert mesh.redundancy() < 1
+    assert mesh.last_hop() < 18
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_crash_of_many_nodes_is_repaired(share: float) -> None:
+    mesh = Mesh(100, 9, 5)
+    mesh.publish(mesh.nodes[0], 1, 1)
+    mesh.run(5.0)
+    dead = mesh.rng.sample(mesh.nodes[1:], round(100 * share))
+    for node in dead:
+        mesh.crash(node)
+    for number in range(2, 12):
+        mesh.publish(mesh.nodes[0], number, number)
+        mesh.run(0.1)
+    mesh.run(2.0)
+    for node in dead:
+        mesh.notice(node)
+    mesh.run(20.0)
+    assert mesh.missed() == 0
