@@ -102,6 +102,8 @@ class Broadcast:
         self._announce: dict[BundleId, tuple[NodeId, ...]] = {}
         """With the neighbours that are known to have it."""
         self._announce_at = math.inf
+        self._owed: dict[NodeId, None] = {}
+        """Neighbours that became eager while something waited to be announced."""
         self._greet: dict[NodeId, None] = {}
         self._missing: dict[BundleId, _Missing] = {}
         self._graft_at: list[tuple[float, BundleId]] = []
@@ -138,6 +140,9 @@ class Broadcast:
         if node in self._lazy:
             del self._lazy[node]
             self._eager[node] = None
+            if self._announce:
+                # It was passed over when these were pushed, and must still hear of them.
+                self._owed[node] = None
 
     # --- bundles ---
 
@@ -272,7 +277,8 @@ class Broadcast:
         self._announce = {}
         self._announce_at = math.inf
         frames = self._ihave_frames(ids)
-        for node in self._lazy:
+        owed, self._owed = self._owed, {}
+        for node in (*self._lazy, *[each for each in owed if each in self._eager]):
             theirs = known.get(node)
             own = frames if theirs is None else self._ihave_frames(tuple([id for id in ids if id not in theirs]))
             outputs.extend([SendFrame(node, frame) for frame in own])

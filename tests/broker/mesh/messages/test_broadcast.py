@@ -263,6 +263,17 @@ def test_source_that_is_no_neighbour_any_more_is_not_asked() -> None:
     assert node.machine.next_timer() == math.inf
 
 
+def test_what_waited_to_be_announced_to_a_lazy_neighbour_is_announced_though_it_became_eager() -> None:
+    node = Node(A, lazy=(C,))
+    node.take(A, bundle(1))
+    assert node.hear(C, Graft(bundles=())) == []
+    announced = [each.frame for each in node.wait(SOON) if isinstance(each, SendFrame) and each.node == C]
+    assert [frame.bundles for frame in announced if isinstance(frame, IHave)] == [(bundle(1).id,)]
+
+    node.take(A, bundle(2))
+    assert [each for each in node.wait(SOON) if isinstance(each, SendFrame) and each.node == C] == []
+
+
 def test_graft_is_answered_with_what_is_kept_older_by_the_time_it_was() -> None:
     node = Node(A, lazy=(C,))
     node.take(A, bundle())
