@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quicbus_broker.mesh.config import MeshConfig
@@ -60,9 +60,16 @@ class Place:
     boot: int = 0
     wall_offset_s: float = 0.0
     remembered: tuple[tuple[NodeId, str], ...] = ()
-    process: Process | None = None
+    started: list[Process] = field(default_factory=list)
     starts: int = 0
     has_left: bool = False
+
+    @property
+    def process(self) -> Process | None:
+        """What the node is: of the processes that run the latest, otherwise the last that did."""
+        return max((each for each in self.started if each.is_up), key=lambda each: each.boot, default=None) or (
+            self.started[-1] if self.started else None
+        )
 
     @property
     def is_up(self) -> bool:
@@ -94,7 +101,6 @@ class World:
         self.ledger = Ledger()
         self.signing = StandInMesh(trusts_all=trusts_all)
         self.places: list[Place] = []
-        self._started: list[Process] = []
         self.events: Counter[str] = Counter()
         self.on_member_changed: Callable[[Process, MemberChanged], None] | None = None
         self.on_delivered: Callable[[Process, Deliver], None] | None = None
@@ -112,7 +118,7 @@ class World:
 
     def every_process(self) -> list[Process]:
         """Return all that were ever started."""
-        return list(self._started)
+        return [process for place in self.places for process in place.started]
 
     def say(self, line: str) -> None:
         if self.trace is not None:
@@ -151,8 +157,7 @@ class World:
             dialing=self.dialing,
             observer=self,
         )
-        self._started.append(process)
-        place.process = process
+        place.started.append(process)
         place.has_left = False
         return process
 
@@ -185,11 +190,6 @@ class World:
         self.say(f"{process} crashes")
         self._remember(process)
         process.crash()
-        # A second process of the node, if there is one, is now the node.
-        place = self.places[process.place]
-        running = [each for each in self._started if each.place == process.place and each.is_up]
-        if place.process is process and running:
-            place.process = running[-1]
 
     def leave(self, process: Process) -> None:
         """Stop a broker as its operator would."""
