@@ -22,7 +22,7 @@ from quicbus.wire.frames import (
     SpreadWanted,
     Unsubscribe,
 )
-from quicbus_broker.edge.mesh_view import MAX_BROKERS, urls_of
+from quicbus_broker.edge.mesh_view import MAX_BROKERS, FurtherBrokers, further_brokers
 from tests.broker.fakes import NODE, FakeBroker, FakeClient
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class FakeMesh:
     def peers(self) -> tuple[PeerEntry, ...]:
         return self.members
 
-    def brokers(self) -> tuple[str, ...]:
-        return urls_of(self.members)
+    def brokers(self) -> FurtherBrokers:
+        return further_brokers(self.members)
 
     def when_spread(self, done: Callable[[int], None]) -> Callable[[], object]:
         number = len(self.waiting) + 1
@@ -225,13 +225,28 @@ def test_clients_are_told_when_the_brokers_change_and_at_most_once_a_second() ->
     broker.edge.members_changed()
     broker.pass_time(1.1)
     assert client.frames() == [], "the same brokers are no news"
-    mesh.members = (ME, peer(1, state="failed"))
+    mesh.members = (ME, peer(1, state="left"))
     broker.edge.members_changed()
     broker.pass_time(1.1)
     assert client.frames() == [Brokers(brokers=())]
 
 
-def test_only_nodes_that_live_and_can_be_dialed_are_named() -> None:
+def test_a_node_that_was_cut_off_from_all_others_still_names_them_to_its_clients() -> None:
+    broker, mesh = mesh_broker(peer(1), peer(2))
+    client, _ = remote_client(broker)
+    mesh.members = (ME, peer(1, state="failed"), peer(2))
+    broker.edge.members_changed()
+    broker.pass_time(1.1)
+    assert client.frames() == [Brokers(brokers=("quic://n2:1", "quic://n1:1"))]
+    mesh.members = (ME, peer(1, state="failed"), peer(2, state="suspect"))
+    broker.edge.members_changed()
+    broker.pass_time(1.1)
+    (told,) = client.frames()
+    assert isinstance(told, Brokers)
+    assert sorted(told.brokers) == ["quic://n1:1", "quic://n2:1"]
+
+
+def test_nodes_that_can_be_dialed_and_have_not_left_are_named_doubtful_ones_last() -> None:
     others = (
         peer(1, state="suspect"),
         peer(2, state="failed"),
@@ -240,7 +255,8 @@ def test_only_nodes_that_live_and_can_be_dialed_are_named() -> None:
         peer(5, addresses=()),
         peer(6, mode="server"),
     )
-    assert urls_of((ME, *others)) == ("quic://n6:1",)
+    named = further_brokers((ME, *others))
+    assert (named.alive, sorted(named.doubtful)) == (("quic://n6:1",), ["quic://n1:1", "quic://n2:1"])
 
 
 def test_near_linked_nodes_are_named_first_and_further_addresses_last() -> None:
@@ -251,19 +267,21 @@ def test_near_linked_nodes_are_named_first_and_further_addresses_last() -> None:
         peer(4, linked=True),
     )
     names = ("n3:1", "n2:1", "n4:1", "n1:1", "10.0.0.2:1")
-    assert urls_of((ME, *others)) == tuple(f"quic://{name}" for name in names)
+    assert further_brokers((ME, *others)).urls == tuple(f"quic://{name}" for name in names)
 
 
 def test_a_round_trip_that_changes_does_not_change_which_nodes_are_named() -> None:
     others = [peer(number, linked=True, rtt_ms=float(number)) for number in range(1, 40)]
-    before = urls_of((ME, *others))
-    after = urls_of((ME, *(msgspec.structs.replace(each, rtt_ms=100.0 - (each.rtt_ms or 0.0)) for each in others)))
-    assert len(before) == MAX_BROKERS
-    assert set(before) == set(after)
+    before = further_brokers((ME, *others))
+    after = further_brokers(
+        (ME, *(msgspec.structs.replace(each, rtt_ms=100.0 - (each.rtt_ms or 0.0)) for each in others))
+    )
+    assert len(before.urls) == MAX_BROKERS
+    assert before.names_the_same(after)
     assert before != after
 
 
 def test_clients_of_different_nodes_are_sent_to_different_ones() -> None:
     others = [peer(number << 120) for number in range(1, 200)]
     elsewhere = msgspec.structs.replace(ME, node="f0" * 16)
-    assert set(urls_of((ME, *others))) != set(urls_of((elsewhere, *others)))
+    assert set(further_brokers((ME, *others)).urls) != set(further_brokers((elsewhere, *others)).urls)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from quicbus.wire.frames import Hello, Proof
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
-    from quicbus_broker.edge.mesh_view import MeshView
+    from quicbus_broker.edge.mesh_view import FurtherBrokers, MeshView
     from quicbus_broker.edge.nodes import Nodes
     from quicbus_broker.edge.session import Session
 
@@ -51,8 +51,8 @@ class Sessions(Protocol):
     mesh: MeshView
 
     @property
-    def brokers(self) -> Sequence[str]:
-        """URLs that clients are told now."""
+    def brokers(self) -> FurtherBrokers:
+        """What clients are told now."""
         ...
 
     def opened(self, session: Session, admitted: Admitted) -> None: ...
@@ -122,7 +122,7 @@ class Admission:
 
     def brokers(self) -> Sequence[str]:
         """Return the URLs of further brokers for a client that comes in."""
-        return self._sessions.brokers if self.tells_brokers else ()
+        return self._sessions.brokers.urls if self.tells_brokers else ()
 
     def refusal(self) -> str | None:
         """Return why no further client may come in, or `None`. The local client may always."""

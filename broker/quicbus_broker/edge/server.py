@@ -17,7 +17,7 @@ from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
 from quicbus.wire.frames import Brokers
 from quicbus_broker.edge.admission import KIND_CLIENT, Admission
-from quicbus_broker.edge.mesh_view import Alone
+from quicbus_broker.edge.mesh_view import Alone, FurtherBrokers
 from quicbus_broker.edge.nodes import KIND_NODE
 from quicbus_broker.edge.session import Session, SessionState
 
@@ -71,7 +71,7 @@ class Edge:
         self.exchange = exchange
         self.mesh: MeshView = mesh or Alone(exchange.origin, exchange.boot)
         """May be replaced; then `members_changed`."""
-        self.brokers: tuple[str, ...] = ()
+        self.brokers = FurtherBrokers()
         self.limits = edge_limits
         exchange.max_body_size = edge_limits.max_body_size
         self._wall_clock = wall_clock
@@ -217,9 +217,9 @@ class Edge:
             )
 
     def _tell_brokers(self) -> None:
-        before, self.brokers = self.brokers, tuple(self.mesh.brokers())
-        if set(before) != set(self.brokers):
-            frame = Brokers(brokers=self.brokers)
+        before, self.brokers = self.brokers, self.mesh.brokers()
+        if not before.names_the_same(self.brokers):
+            frame = Brokers(brokers=self.brokers.urls)
             for session in self._sessions:
                 session.tell_brokers(frame)
 
