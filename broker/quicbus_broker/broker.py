@@ -133,7 +133,7 @@ class Broker:
     def url(self) -> str:
         """What an application on this machine connects to."""
         host = parse_listen(self.settings.listen)[0]
-        if host in ("::", "0.0.0.0", "*"):
+        if host in ("::", "0.0.0.0", "*"):  # noqa: S104 (compared, not bound)
             host = "localhost"
         return f"quic://[{host}]:{self.address[1]}" if ":" in host else f"quic://{host}:{self.address[1]}"
 

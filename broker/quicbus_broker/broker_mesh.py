@@ -60,7 +60,7 @@ class BrokerMesh:
             mode=settings.mode,
             signing=NodeSigning(lambda: identity.credential, identity.verifier(), lambda: datetime.now(UTC)),
             config=config,
-            rng=random.Random(secrets.randbits(64)),
+            rng=random.Random(secrets.randbits(64)),  # noqa: S311 (jitter and whom to ask next: no secret is drawn)
         )
         self.driver = MeshDriver(
             self.mesh,

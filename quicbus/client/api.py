@@ -154,7 +154,7 @@ class Client:
             name=name,
             connect_timeout_s=connect_timeout_s,
             stall_timeout_s=stall_timeout_s,
-            rng=rng or random.Random(),
+            rng=rng or random.Random(),  # noqa: S311 (jitter of pauses)
         )
         self._append = self._link.publisher.append
         self._task: asyncio.Task[None] | None = None

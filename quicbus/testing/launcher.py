@@ -80,7 +80,7 @@ class Launched:
         own_session: bool = False,
     ) -> None:
         self.command = list(command)
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 (tests say what to start)
             self.command,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -27,7 +27,7 @@ __all__ = ["Link", "MemoryNetwork", "MemorySocket"]
 
 FIRST_PORT = 40_000
 DEFAULT_HOST = "127.0.0.1"
-WILDCARDS = frozenset({"::", "0.0.0.0"})
+WILDCARDS = frozenset({"::", "0.0.0.0"})  # noqa: S104 (no network at all)
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +63,7 @@ class MemoryNetwork:
         self.is_near = is_near
         self.delivered = 0
         self.dropped = 0
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 (faults that can be repeated)
         self._latency_s = latency_s
         self._jitter_s = jitter_s
         self._loss = loss

@@ -79,7 +79,7 @@ def bind_udp(bind: Address | None) -> socket.socket:
         try:
             return _bind(socket.AF_INET6, ("::", 0))
         except OSError:
-            return _bind(socket.AF_INET, ("0.0.0.0", 0))
+            return _bind(socket.AF_INET, ("0.0.0.0", 0))  # noqa: S104 (to dial from)
     family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
     if bind[0] == "::":
         try:
@@ -87,7 +87,7 @@ def bind_udp(bind: Address | None) -> socket.socket:
         except OSError as error:
             if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
                 raise
-            return _bind(socket.AF_INET, ("0.0.0.0", bind[1]))
+            return _bind(socket.AF_INET, ("0.0.0.0", bind[1]))  # noqa: S104 (asked for as `::`)
     return _bind(family, bind)
 
 
@@ -146,7 +146,7 @@ class UdpSocket:
         self._loop = asyncio.get_running_loop()
         self._is_ipv6 = udp.family == socket.AF_INET6
         self._bound = udp.getsockname()
-        self._is_wildcard = self._bound[0] in {"::", "0.0.0.0"}
+        self._is_wildcard = self._bound[0] in {"::", "0.0.0.0"}  # noqa: S104 (compared, not bound)
         self._paths: dict[tuple[Any, bytes | None], Path] = {}
         self._near: dict[str, bool] = {}
         self._unsent: deque[tuple[Path, list[bytes], int]] = deque()

@@ -8,4 +8,4 @@ __all__ = ["chance"]
 
 
 def chance(seed: int) -> random.Random:
-    return random.Random(seed)
+    return random.Random(seed)  # noqa: S311 (a simulation that can be run again)
