@@ -37,6 +37,7 @@ class Sink:
     is_closed = False
     last_heard = 0.0
     listener_node = b""
+    alpn = "quicbus/1"
 
     def __init__(self) -> None:
         self.streams = 0

@@ -56,6 +56,7 @@ class PipeEnd:
         self.bytes_received = 0
         self.heard = 0.0
         self.listener_node = b""
+        self.alpn = "quicbus/1"
 
     @property
     def dirty(self) -> bool:

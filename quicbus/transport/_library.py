@@ -376,7 +376,7 @@ class LibraryConnection:
         return seam.StreamData(event.stream_id, event.data, event.end_stream)
 
     def _on_negotiated(self, event: Any) -> seam.EngineEvent | None:
-        if event.alpn_protocol != self._configuration.alpn:  # a peer that offers none at all
+        if event.alpn_protocol not in self._configuration.alpns:  # a peer that offers none at all
             self._guarded(self._quic.close, NO_APPLICATION_PROTOCOL, 0, "no common application protocol")
             return None
         return seam.Negotiated(event.alpn_protocol)

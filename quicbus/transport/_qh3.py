@@ -114,7 +114,7 @@ def _shared_configuration(configuration: EngineConfiguration) -> QuicConfigurati
     """Parse certificates and keys once for all connections of a configuration."""
     _library.check_configuration(configuration)
     shared = QuicConfiguration(
-        alpn_protocols=[configuration.alpn],
+        alpn_protocols=list(configuration.alpns),
         idle_timeout=configuration.idle_timeout_s,
         is_client=configuration.is_client,
         max_data=_library.MAX_DATA,

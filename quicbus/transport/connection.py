@@ -58,6 +58,11 @@ class Connection(Protocol):
         ...
 
     @property
+    def alpn(self) -> str:
+        """The application protocol, from the handler's `negotiated` on; empty before."""
+        ...
+
+    @property
     def is_closed(self) -> bool: ...
 
     @property
@@ -99,8 +104,12 @@ class ConnectionHandler(Protocol):
     and touches no other connection.
     """
 
-    def negotiated(self) -> None:
-        """ALPN is settled. A listener that writes now has it ride in its first flight, before the dialer is known."""
+    def negotiated(self) -> ConnectionHandler | None:
+        """ALPN is settled. A listener that writes now has it ride in its first flight, before the dialer is known.
+
+        A handler that is returned takes this one's place, with `negotiated` as its first call: what serves several
+        protocols chooses by `Connection.alpn`. The one that chose is called no more.
+        """
         ...
 
     def connected(self, channel_binding: bytes) -> None:

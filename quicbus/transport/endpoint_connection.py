@@ -80,6 +80,7 @@ class EndpointConnection:
         self._is_client = is_client
         self._mesh = mesh
         self._listener_node = b""
+        self._alpn = ""
         self._is_validated = is_validated
         self._datagram_size = datagram_size
         self._handler: ConnectionHandler | None = None
@@ -124,6 +125,10 @@ class EndpointConnection:
     @property
     def listener_node(self) -> bytes:
         return self._listener_node
+
+    @property
+    def alpn(self) -> str:
+        return self._alpn
 
     @property
     def is_closed(self) -> bool:
@@ -210,6 +215,7 @@ class EndpointConnection:
                         handler.stream_data(event.stream_id, event.data, event.ended)
                 else:
                     self._on_event(event, now, source)
+                    handler = self._handler
         except Exception as error:
             self._handler_failed(error)
         self._check_undelivered(now)
@@ -374,7 +380,7 @@ class EndpointConnection:
             self._on_terminated(event, now)
         elif self._closing is None and self._handler is not None:
             if isinstance(event, Negotiated):
-                self._handler.negotiated()
+                self._negotiated(event.alpn, self._handler)
             elif isinstance(event, HandshakeCompleted):
                 self.is_complete = self._is_validated = True
                 self._unanswered_since = now
@@ -383,6 +389,13 @@ class EndpointConnection:
                     self._handler.connected(event.channel_binding)
             elif isinstance(event, StreamReset):
                 self._handler.stream_reset(event.stream_id, event.code)
+
+    def _negotiated(self, alpn: str, handler: ConnectionHandler) -> None:
+        self._alpn = alpn
+        chosen = handler.negotiated()
+        if chosen is not None:
+            self._handler = chosen
+            chosen.negotiated()
 
     def _knows_listener(self, certificate: bytes) -> bool:
         """Check what TLS does not: that the certificate is a node's of the mesh that was dialed."""

@@ -41,6 +41,9 @@ class EngineConfiguration:
 
     is_client: bool
     alpn: str
+    """The application protocol (RFC 7301) that is dialed or listened for."""
+    further_alpns: tuple[str, ...] = ()
+    """Listeners only: what they take besides `alpn`; of several that a dialer offers, the first one here counts."""
     certificate_chain: bytes = b""
     """PEM, the own certificate first."""
     private_key: bytes = field(default=b"", repr=False)
@@ -52,6 +55,10 @@ class EngineConfiguration:
     max_datagram_size: int = 1200
     probe_datagram_size: bool = False
     qlog_dir: Path | None = None
+
+    @property
+    def alpns(self) -> tuple[str, ...]:
+        return (self.alpn, *self.further_alpns)
 
 
 @dataclass(frozen=True, slots=True)

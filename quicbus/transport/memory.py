@@ -113,7 +113,7 @@ class MemoryConnection:
         if self._is_started or self._configuration.is_client:
             return
         self._is_started = True
-        if frame.alpn != self._configuration.alpn:
+        if frame.alpn not in self._configuration.alpns:
             self._fail(_NO_APPLICATION_PROTOCOL, "No common ALPN protocols")
             return
         self._agree(frame.nonce + self._nonce, frame.idle_timeout_ms)

@@ -41,6 +41,7 @@ class FakeConnection:
     peer_address: Address = ("192.0.2.1", 5000)
     last_heard = 0.0
     listener_node = b""
+    alpn = "quicbus/1"
 
     def __init__(self) -> None:
         self.sent: dict[int, bytearray] = {}

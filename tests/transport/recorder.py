@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engines import engine_named
-from tests.transport.pump import dialing, listening
+from tests.transport.pump import ALPN, dialing, listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -145,12 +146,12 @@ async def opened(
         await endpoint.close()
 
 
-def dial(endpoint: Endpoint, address: Address, *, echo: bool = False) -> Recorder:
+def dial(endpoint: Endpoint, address: Address, *, echo: bool = False, alpn: str = ALPN) -> Recorder:
     made: list[Recorder] = []
 
     def make(connection: Connection) -> Recorder:
         made.append(Recorder(connection, echo=echo))
         return made[0]
 
-    endpoint.dial(address, dialing(), make)
+    endpoint.dial(address, replace(dialing(), alpn=alpn), make)
     return made[0]

@@ -183,6 +183,15 @@ def test_another_protocol_is_refused_with_its_alert(dialer: str, listener: str) 
     assert pump.accepted.end.is_local
 
 
+@every_pairing
+@pytest.mark.parametrize("wanted", [ALPN, "further/1"])
+def test_a_listener_of_two_protocols_tells_which_one_was_dialed(dialer: str, listener: str, wanted: str) -> None:
+    listens = replace(listening(), further_alpns=("further/1",))
+    pump = Pump(dialer, listener, dials=replace(dialing(), alpn=wanted), listens=listens).connected()
+    for side in pump.both():
+        assert side.of(seam.Negotiated) == [seam.Negotiated(wanted)]
+
+
 @every_engine
 def test_an_unknown_version_in_the_answer_ends_the_attempt(engine: str) -> None:
     connection = engine_named(engine).dial(dialing())
