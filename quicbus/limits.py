@@ -65,6 +65,9 @@ MAX_UNREAD_FRAMES = 64 * 1024 * 1024
 hundred filters, has to tell is sent at once to one that joins: 50 MB."""
 MAX_NODE_CONNECTIONS = 1024
 """Sessions of kind node that a node accepts: links, and those that serve others directly for a minute."""
+MAX_TRUST_SIZE = 240_000
+"""Of the signed list of authorities and revocations: it travels in one control frame, to nodes and to clients. Room for
+some 2,500 revocations of keys that could still be used; those of keys whose certificates have ended leave it."""
 MAX_KNOWN_KEYS = 131_072
 """Public keys of nodes that are kept to check signatures, about 1 KiB each; that of the oldest record goes first."""
 MAX_DIALED_ADDRESSES = 16
@@ -108,6 +111,7 @@ TRACKED_BATCHES = 8192
 assert BATCH_TARGET_SIZE <= BATCH_OVERHEAD, "a batch that is not closed yet must be allowed"
 assert BATCH_MAX_MESSAGES * 4 + 2 * MAX_HEADERS_SIZE <= BATCH_OVERHEAD, "table and headers of a full batch must fit"
 assert MAX_TOPIC_SIZE < MAX_CONTROL_FRAME_SIZE
+assert MAX_TRUST_SIZE + 64 < MAX_CONTROL_FRAME_SIZE
 assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirectional streams"
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"

@@ -50,6 +50,7 @@ __all__ = [
     "SubscriptionCredit",
     "SubscriptionDropped",
     "Taken",
+    "Trust",
     "Unsubscribe",
     "Welcome",
     "encode_frame",
@@ -342,6 +343,14 @@ class Brokers(Frame, frozen=True, kw_only=True):
 
     TYPE = 0x19
     brokers: tuple[str, ...]
+
+
+class Trust(Frame, frozen=True, kw_only=True):
+    """Listener: the mesh's trust list is this now. It is signed by an authority: believed whoever passes it on."""
+
+    TYPE = 0x1A
+    signed: bytes
+    """As `quicbus.identity.trust` encodes it."""
 
 
 FRAME_TYPES: dict[int, type[Frame]] = {cls.TYPE: cls for cls in Frame.__subclasses__()}

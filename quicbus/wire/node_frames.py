@@ -22,6 +22,7 @@ from quicbus.wire.frames import (
     Positive,
     Proof,
     ProofWanted,
+    Trust,
     Welcome,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "Signed",
     "Skipped",
     "Summary",
+    "TrustVersion",
     "Update",
 ]
 
@@ -275,6 +277,16 @@ class Reached(Frame, frozen=True, kw_only=True):
     """`HOST:PORT`."""
 
 
+class TrustVersion(Frame, frozen=True, kw_only=True):
+    """The version of the trust list that the sender has: who has a later one sends it, who has an earlier one asks so.
+
+    Said when a connection opens, when a later list was taken, and now and then. `Trust` brings the list.
+    """
+
+    TYPE = 0x31
+    version: Count
+
+
 NODE_FRAME_TYPES: dict[int, type[Frame]] = {
     cls.TYPE: cls
     for cls in (
@@ -303,6 +315,8 @@ NODE_FRAME_TYPES: dict[int, type[Frame]] = {
         InterestSeen,
         Skipped,
         Reached,
+        TrustVersion,
+        Trust,
     )
 }
 """All that may stand on the control stream of a session of kind `node`."""
