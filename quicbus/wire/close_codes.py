@@ -30,7 +30,6 @@ class CloseCode(IntEnum):
     PROOF_INVALID = 0x105
     CREDENTIAL_REVOKED = 0x106
     TOKEN_REFUSED = 0x107
-    CREDENTIAL_REVOKED = 0x106
 
 
 CREDENTIAL_CODES = frozenset(code for code in CloseCode if code >= 0x100)
