@@ -221,7 +221,8 @@ class BrokerProcess(Launched):
 
     Without `data_dir` it gets a temporary one that `close()` removes. `listen` port 0 picks a free port; to start a
     broker again at the same place pass the `data_dir` and `address` of the first. For one that joins a mesh prepare
-    `data_dir` with `quicbus.identity.data_folder.prepare_node_folder`, and name others in `seeds`.
+    `data_dir` with `quicbus.identity.data_folder.prepare_node_folder`, and name others in `seeds`. `program`: what runs in
+    place of `quicbus_command()`, with the same words after it.
     """
 
     def __init__(
@@ -234,6 +235,9 @@ class BrokerProcess(Launched):
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         own_session: bool = False,
+        program: Sequence[str] | None = None,
+        stdin: bool = False,
+        cwd: Path | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._temporary = (
@@ -241,9 +245,17 @@ class BrokerProcess(Launched):
         )
         self.data_dir = data_dir or Path(self._temporary.name if self._temporary else "") / "data"
         self.engine = engine
-        command = [*quicbus_command(), "broker", "--listen", listen, "--data-dir", str(self.data_dir), "--json"]
+        command = [
+            *(program or quicbus_command()),
+            "broker",
+            "--listen",
+            listen,
+            "--data-dir",
+            str(self.data_dir),
+            "--json",
+        ]
         command += ["--engine", engine, *(word for seed in seeds for word in ("--seed", seed)), *options]
-        super().__init__(command, environment=environment, own_session=own_session)
+        super().__init__(command, environment=environment, cwd=cwd, stdin=stdin, own_session=own_session)
         try:
             ready = json.loads(self.wait_line('"ready"', deadline_s=deadline_s))
         except BaseException:
