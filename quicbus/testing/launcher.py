@@ -221,8 +221,8 @@ class BrokerProcess(Launched):
 
     Without `data_dir` it gets a temporary one that `close()` removes. `listen` port 0 picks a free port; to start a
     broker again at the same place pass the `data_dir` and `address` of the first. For one that joins a mesh prepare
-    `data_dir` with `quicbus.identity.data_folder.prepare_node_folder`, and name others in `seeds`. `program`: what runs in
-    place of `quicbus_command()`, with the same words after it.
+    `data_dir` with `quicbus.identity.data_folder.prepare_node_folder`, and name others in `seeds`. `program`: what
+    runs in place of `quicbus_command()`, with the same words after it.
     """
 
     def __init__(
