@@ -19,8 +19,10 @@ __all__ = [
     "check_filter",
     "check_group",
     "check_topic",
+    "covers",
     "filter_size",
     "matches",
+    "overlaps",
     "parse_filter",
 ]
 
@@ -98,6 +100,36 @@ def matches(filter: str, topic: str) -> bool:
     elif len(wanted) != len(levels):
         return False
     return all(want in ("+", level) for want, level in zip(wanted, levels, strict=False))
+
+
+def covers(filter: str, other: str) -> bool:
+    """Tell whether a filter matches every topic that another filter matches. Both must be valid."""
+    if other.startswith("$") and filter.startswith(("+", "#")):
+        return False
+    wide, is_open = _levels_of(filter)
+    narrow, is_other_open = _levels_of(other)
+    if len(wide) > len(narrow) or (not is_open and (is_other_open or len(wide) < len(narrow))):
+        return False
+    return all(level in ("+", below) for level, below in zip(wide, narrow, strict=False))
+
+
+def overlaps(filter: str, other: str) -> bool:
+    """Tell whether there is a topic that both filters match. Both must be valid."""
+    if {filter[0], other[0]} in ({"$", "+"}, {"$", "#"}):
+        return False
+    first, is_first_open = _levels_of(filter)
+    second, is_second_open = _levels_of(other)
+    if (len(first) < len(second) and not is_first_open) or (len(second) < len(first) and not is_second_open):
+        return False
+    return all(a == b or "+" in (a, b) for a, b in zip(first, second, strict=False))
+
+
+def _levels_of(filter: str) -> tuple[list[str], bool]:
+    """Return the levels without `#`, and whether any others may follow. `#` alone is `+/#`: a topic has a level."""
+    levels = filter.split("/")
+    if levels[-1] != "#":
+        return levels, False
+    return levels[:-1] or ["+"], True
 
 
 def _check_filter(whole: str, filter: str, offset: int) -> bytes:
