@@ -93,6 +93,18 @@ hold 640 MB, and each byte of them costs 60 ns for every topic that is new (meas
 MAX_REFUSED_OVERSIZE = 8
 """Oversize messages that a peer may send, although it was told the limit, before its connection is closed."""
 
+# --- joining and renewing -------------------------------------------------------------------------------------------
+MAX_JOIN_SIZE = 8 * 1024
+"""Bytes of streams that a joiner may send in all; a renewal with a chain of two certificates has about 2 KiB."""
+MAX_JOIN_REQUEST_SIZE = 7 * 1024
+MAX_JOINED_SIZE = 64 * 1024
+"""What a joiner takes: four authorities, a chain and a list of brokers have about 10 KiB."""
+MAX_JOINERS = 32
+"""Connections of joiners at a time, beside those of clients and nodes: one takes two round trips and a signature."""
+MAX_JOINERS_PER_ADDRESS = 8
+JOIN_ANSWER_TIMEOUT_S = 10.0
+"""How long a node with the authority's key may take to answer the node that was dialed."""
+
 # --- the client -----------------------------------------------------------------------------------------------------
 OFFLINE_BUFFER_SIZE = 8 * 1024 * 1024
 """Publishing while disconnected is buffered up to this many bytes, then waits."""
@@ -114,6 +126,7 @@ assert MAX_TOPIC_SIZE < MAX_CONTROL_FRAME_SIZE
 assert MAX_TRUST_SIZE + 64 < MAX_CONTROL_FRAME_SIZE
 assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirectional streams"
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
+assert MAX_JOIN_REQUEST_SIZE + 512 < MAX_JOIN_SIZE < UNDELIVERED_BEFORE_PROOF
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"
 assert PUBLISH_WINDOW > MAX_MESSAGE_SIZE + BATCH_OVERHEAD
 assert LINK_WAITING_SIZE >= LINK_WINDOW + 32 * PUBLISH_WINDOW, "publishers are held back after a window's worth"
