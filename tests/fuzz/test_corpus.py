@@ -1,0 +1,71 @@
+"""The targets without the fuzzer: seeds, the corpus, and changes of both."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.fuzz import corpus
+from tests.fuzz.catalogue import TARGETS
+
+SEED = 20_260_101
+MAX_CORPUS_SIZE = 300_000
+CHANGES = 40
+by_target = pytest.mark.parametrize("name", sorted(TARGETS))
+
+
+def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """Change, cut, repeat, or splice with another input."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed) + 1)
+        match rng.randrange(6):
+            case 0:
+                changed[at : at + 1] = bytes([rng.randrange(256)])
+            case 1:
+                del changed[at : at + rng.randint(1, 8)]
+            case 2:
+                changed[at:at] = rng.randbytes(rng.randint(1, 8))
+            case 3:
+                changed[at : at + 4] = rng.choice([b"\xff" * 4, bytes(4), b"\x80\0\0\0", b"\x7f\xff\xff\xff"])
+            case 4:
+                changed[at:at] = changed[: rng.randint(1, 40)]
+            case _:
+                changed[at:] = other[min(at, len(other)) :]
+    return bytes(changed)
+
+
+@by_target
+def test_every_input_of_the_corpus_is_a_value_or_the_documented_error(name: str) -> None:
+    target = TARGETS[name]
+    inputs = corpus.load(name)
+    assert inputs, f"no corpus: python -m tests.fuzz --seeds {name}"
+    for data in (b"", *inputs):
+        target(data)
+
+
+@by_target
+def test_every_seed_is_a_value_or_the_documented_error(name: str) -> None:
+    for data in TARGETS[name].seeds():
+        TARGETS[name](data)
+
+
+@by_target
+@seed(SEED)
+@settings(max_examples=CHANGES, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_changes_of_the_corpus_are_values_or_the_documented_error(name: str, data: st.DataObject) -> None:
+    inputs = corpus.load(name)
+    chosen = data.draw(st.sampled_from(inputs))
+    other = data.draw(st.sampled_from(inputs))
+    rng = random.Random(data.draw(st.integers(0, 2**32)))
+    TARGETS[name](mutated(chosen, other, rng))
+
+
+def test_the_corpus_is_small_and_has_no_inputs_of_targets_that_are_gone() -> None:
+    paths = list(corpus.FOLDER.iterdir())
+    assert sum(path.stat().st_size for path in paths) < MAX_CORPUS_SIZE
+    assert {path.stem for path in paths} == set(TARGETS)
