@@ -15,6 +15,7 @@ from quicbus.trie import TopicTrie
 
 __all__ = [
     "REPLY_PREFIX",
+    "SplitFilter",
     "TopicTrie",
     "check_filter",
     "check_group",
@@ -104,32 +105,46 @@ def matches(filter: str, topic: str) -> bool:
 
 def covers(filter: str, other: str) -> bool:
     """Tell whether a filter matches every topic that another filter matches. Both must be valid."""
-    if other.startswith("$") and filter.startswith(("+", "#")):
-        return False
-    wide, is_open = _levels_of(filter)
-    narrow, is_other_open = _levels_of(other)
-    if len(wide) > len(narrow) or (not is_open and (is_other_open or len(wide) < len(narrow))):
-        return False
-    return all(level in ("+", below) for level, below in zip(wide, narrow, strict=False))
+    return SplitFilter(filter).covers(SplitFilter(other))
 
 
 def overlaps(filter: str, other: str) -> bool:
     """Tell whether there is a topic that both filters match. Both must be valid."""
-    if {filter[0], other[0]} in ({"$", "+"}, {"$", "#"}):
-        return False
-    first, is_first_open = _levels_of(filter)
-    second, is_second_open = _levels_of(other)
-    if (len(first) < len(second) and not is_first_open) or (len(second) < len(first) and not is_second_open):
-        return False
-    return all(a == b or "+" in (a, b) for a, b in zip(first, second, strict=False))
+    return SplitFilter(filter).overlaps(SplitFilter(other))
 
 
-def _levels_of(filter: str) -> tuple[list[str], bool]:
-    """Return the levels without `#`, and whether any others may follow. `#` alone is `+/#`: a topic has a level."""
-    levels = filter.split("/")
-    if levels[-1] != "#":
-        return levels, False
-    return levels[:-1] or ["+"], True
+class SplitFilter:
+    """A valid filter, or a topic, taken apart once to be compared with many. A topic is covered by what matches it.
+
+    Comparing costs a step per level of the shorter one, however many levels a hostile other has.
+    """
+
+    __slots__ = ("_first", "_is_open", "_levels")
+
+    def __init__(self, filter: str) -> None:
+        levels = filter.split("/")
+        self._first = filter[0]
+        self._is_open = levels[-1] == "#"
+        """Any levels may follow."""
+        # `#` alone is `+/#`: every topic has a level.
+        self._levels = (levels[:-1] or ["+"]) if self._is_open else levels
+
+    def covers(self, other: SplitFilter) -> bool:
+        if other._first == "$" and self._first in ("+", "#"):
+            return False
+        missing = len(other._levels) - len(self._levels)
+        if missing < 0 or (not self._is_open and (missing or other._is_open)):
+            return False
+        return all(mine in ("+", theirs) for mine, theirs in zip(self._levels, other._levels, strict=False))
+
+    def overlaps(self, other: SplitFilter) -> bool:
+        if {self._first, other._first} in ({"$", "+"}, {"$", "#"}):
+            return False
+        missing = len(other._levels) - len(self._levels)
+        if (missing > 0 and not self._is_open) or (missing < 0 and not other._is_open):
+            return False
+        pairs = zip(self._levels, other._levels, strict=False)
+        return all(mine == theirs or mine == "+" or theirs == "+" for mine, theirs in pairs)
 
 
 def _check_filter(whole: str, filter: str, offset: int) -> bytes:
