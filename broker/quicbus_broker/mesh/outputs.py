@@ -31,6 +31,7 @@ __all__ = [
     "LinkSilent",
     "MemberChanged",
     "MemberForgotten",
+    "MemberRevoked",
     "MeshInput",
     "MeshOutput",
     "Misbehaved",
@@ -43,11 +44,14 @@ __all__ = [
     "ProbeAnswered",
     "ProbeFailed",
     "Returned",
+    "SelfRevoked",
     "SendBundle",
     "SendFrame",
     "SpreadReached",
     "State",
     "Superseded",
+    "TrustChanged",
+    "TrustLearned",
     "UseConnection",
 ]
 
@@ -221,6 +225,26 @@ class MemberChanged:
     """New addresses or a new boot."""
 
 
+@dataclass(frozen=True, slots=True)
+class MemberRevoked:
+    """A member was revoked: it is none any more."""
+
+    node: NodeId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SelfRevoked:
+    """This node itself is revoked: it must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLearned:
+    """Another node brought a later trust list, which counts from now on: keep it for the next start."""
+
+    signed: bytes
+
+
 # --- internal: what parts tell each other ---------------------------------------------------------------------------
 
 
@@ -277,6 +301,13 @@ class MemberForgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustChanged:
+    """Another trust list counts from now on; `source` brought it, `None`: it comes from a file here."""
+
+    source: NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
 class Misbehaved:
     """A peer sent something that no honest one sends; `why` for the counter and the log."""
 
@@ -285,7 +316,15 @@ class Misbehaved:
 
 
 Internal = (
-    NeighborUp | NeighborDown | LinkSilent | ProbeFailed | ProbeAnswered | NewsLearned | MemberForgotten | Misbehaved
+    NeighborUp
+    | NeighborDown
+    | LinkSilent
+    | ProbeFailed
+    | ProbeAnswered
+    | NewsLearned
+    | MemberForgotten
+    | TrustChanged
+    | Misbehaved
 )
 MeshOutput = (
     SendFrame
@@ -299,5 +338,8 @@ MeshOutput = (
     | SpreadReached
     | Superseded
     | MemberChanged
+    | MemberRevoked
+    | SelfRevoked
+    | TrustLearned
 )
 Output = MeshOutput | Internal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quicbus.wire.bundles import KIND_BROADCAST
-from quicbus.wire.frames import Frame, Ping, Pong
+from quicbus.wire.frames import Frame, Ping, Pong, Trust
 from quicbus.wire.node_frames import (
     Disconnect,
     Discover,
@@ -21,6 +21,7 @@ from quicbus.wire.node_frames import (
     Prune,
     Resume,
     Skipped,
+    TrustVersion,
     Update,
 )
 from quicbus_broker.mesh.messages.early import Early
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from quicbus_broker.mesh.messages.traffic import Traffic
     from quicbus_broker.mesh.outputs import NodeId, Output
     from quicbus_broker.mesh.overlay.overlay import Overlay
+    from quicbus_broker.mesh.trust.spreading import Spreading
 
 __all__ = ["Reception"]
 
@@ -57,6 +59,7 @@ class Reception:
         interest: InterestTable,
         own_interest: OwnInterest,
         pauses: Pauses,
+        spreading: Spreading,
     ) -> None:
         self._membership = membership
         self._discovery = discovery
@@ -66,6 +69,7 @@ class Reception:
         self._interest = interest
         self._own_interest = own_interest
         self._pauses = pauses
+        self._spreading = spreading
         self._early = Early()
         self._on_frame = self._frame_handlers()
 
@@ -110,6 +114,8 @@ class Reception:
             InterestSeen: self._on_interest_seen,
             Pause: self._pauses.on_pause,
             Resume: self._pauses.on_resume,
+            TrustVersion: self._spreading.on_version,
+            Trust: self._spreading.on_trust,
         }
 
     def _on_ihave(self, node: NodeId, frame: IHave, now: float, outputs: list[Output]) -> None:

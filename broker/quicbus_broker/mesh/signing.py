@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from quicbus.wire.node_frames import InterestPiece, MemberRecord, Signed
 
-__all__ = ["Expired", "Forged", "Signing"]
+__all__ = ["Expired", "Forged", "Revoked", "Signing"]
 
 
 class Forged(Exception):
@@ -22,6 +22,10 @@ class Expired(Forged):
     """The certificate is not valid now: it was once, or will be, so who passes it on may be honest."""
 
 
+class Revoked(Forged):
+    """The key of the node was revoked; who passes it on may not know that yet."""
+
+
 class Signing(Protocol):
     """Signs for this node and checks what others signed. Every kind of signature has a context string of its own."""
 
@@ -31,7 +35,7 @@ class Signing(Protocol):
 
     def open_record(self, signed: Signed) -> MemberRecord:
         """Return a record whose chain leads to the authority of this mesh and whose node signed it; raises `Forged`,
-        and `Expired` where the certificate of the node is not valid now.
+        `Expired` where the certificate of the node is not valid now, and `Revoked`.
 
         From then on `open_interest` and `check_bundle` know the key of that node.
         """
@@ -50,5 +54,5 @@ class Signing(Protocol):
         ...
 
     def knows(self, node: bytes) -> bool:
-        """Whether a record of this node was opened."""
+        """Whether a record of this node was opened, and it is not revoked."""
         ...

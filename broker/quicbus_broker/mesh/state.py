@@ -43,11 +43,15 @@ from quicbus_broker.mesh.outputs import (
     ProbeFailed,
     SendFrame,
     State,
+    TrustChanged,
     UseConnection,
 )
 from quicbus_broker.mesh.overlay.connections import Connections
 from quicbus_broker.mesh.overlay.overlay import Overlay
 from quicbus_broker.mesh.reception import Reception
+from quicbus_broker.mesh.trust.expelling import Expelling
+from quicbus_broker.mesh.trust.keeper import NoTrust
+from quicbus_broker.mesh.trust.spreading import Spreading
 from quicbus_broker.mesh.views import MemberView, MeshStatistics, statistics_of, view_of
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from quicbus_broker.mesh.members.table import TableBase
     from quicbus_broker.mesh.outputs import MeshInput, MeshOutput, NodeId, Output
     from quicbus_broker.mesh.signing import Signing
+    from quicbus_broker.mesh.trust.keeper import TrustKeeper
 
 __all__ = ["Mesh", "Publication"]
 
@@ -89,6 +94,7 @@ class Mesh:
         rng: random.Random,
         base: TableBase | None = None,
         interest: InterestBase | None = None,
+        trust: TrustKeeper | None = None,
     ) -> None:
         """`base` and `interest`: a start that many machines of one process share."""
         self.me = me
@@ -115,6 +121,19 @@ class Mesh:
         self._offences: Counter[NodeId] = Counter()
         self._refused: Counter[str] = Counter()
         self._pauses = Pauses()
+        self._spreading = Spreading(trust or NoTrust())
+        self._expelling = Expelling(
+            me,
+            trust or NoTrust(),
+            self._spreading,
+            self._table,
+            self._connections,
+            self._membership,
+            self._overlay,
+            self._discovery,
+            self._traffic,
+            self._pauses,
+        )
         # Asked for after every event: half of what an idle node does.
         self._timers = (
             *(self._connections.next_timer, self._membership.next_timer, self._detector.next_timer),
@@ -130,6 +149,7 @@ class Mesh:
             self._interest,
             self._own_interest,
             self._pauses,
+            self._spreading,
         )
 
     # --- what the driver calls ---
@@ -193,6 +213,7 @@ class Mesh:
                 part.tick(now, outputs)
         if now >= self._discovery.next_timer():
             self._discovery.tick(now, self._overlay.neighbors, outputs)
+            self._spreading.remind(self._overlay.neighbors, outputs)
         if now >= self._orphans.next_timer():
             self._orphans.tick(now, self._overlay.neighbors, outputs)
         return self._settle(outputs, now)
@@ -266,6 +287,10 @@ class Mesh:
         self._membership.renewed(now, outputs)
         return self._settle(outputs, now)
 
+    def trust_changed(self, now: float) -> list[MeshOutput]:
+        """The keeper of the trust list has a later one, from elsewhere than the mesh: go by it, and pass it on."""
+        return self._settle([TrustChanged(None)], now)
+
     def leave(self, now: float) -> list[MeshOutput]:
         """Tell the mesh that this node leaves by itself; the driver then closes the connections."""
         outputs: list[Output] = []
@@ -298,6 +323,10 @@ class Mesh:
     def neighbors(self) -> Sequence[NodeId]:
         return tuple(self._overlay.neighbors)
 
+    def is_refused(self, node: NodeId, now: float) -> bool:
+        """Whether a node is to be refused at once: it is revoked, and was told so a short while ago."""
+        return self._expelling.is_refused(node, now)
+
     def members(self) -> list[MemberView]:
         """Return all members, by id. Costs a step for each."""
         entries = [self._table.get(node) for node in self._table.nodes()]
@@ -322,6 +351,8 @@ class Mesh:
 
     def _on_opened(self, event: ConnectionOpened, now: float, outputs: list[Output]) -> None:
         node = event.node
+        if self._expelling.turns_away(event, now, outputs):
+            return
         self._tell_of_later_boot(event, outputs)
         is_new = self._connections.opened(event, now, outputs)
         self._membership.connected(node, event.boot, now, outputs)
@@ -331,6 +362,7 @@ class Mesh:
         self._discovery.connected(node, now, outputs)
         self._traffic.connected(node, now, outputs)
         self._pauses.connected(node, outputs)
+        self._spreading.connected(node, outputs)
 
     def _tell_of_later_boot(self, event: ConnectionOpened, outputs: list[Output]) -> None:
         """Where a later boot of the node is connected, show the earlier one its record: it must stop."""
@@ -347,6 +379,7 @@ class Mesh:
         self._pauses.gone(node, outputs)
         self._overlay.disconnected(node, event.is_clean, now, outputs)
         self._discovery.disconnected(node)
+        self._spreading.disconnected(node)
 
     def _on_dial_failed(self, event: DialFailed, now: float, outputs: list[Output]) -> None:
         self._overlay.dial_failed(event, now, outputs)
@@ -405,6 +438,8 @@ class Mesh:
                 self._offences.pop(node, None)
                 self._interest.forget(node)
                 self._traffic.forget(node)
+            case TrustChanged(source=source):
+                self._expelling.changed(source, now, outputs)
             case Misbehaved(node=node, why=why):
                 self._on_misbehaved(node, why, outputs)
 

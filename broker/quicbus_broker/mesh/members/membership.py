@@ -23,7 +23,7 @@ from quicbus_broker.mesh.outputs import (
     State,
     Superseded,
 )
-from quicbus_broker.mesh.signing import Expired, Forged
+from quicbus_broker.mesh.signing import Expired, Forged, Revoked
 
 if TYPE_CHECKING:
     import random
@@ -193,7 +193,7 @@ class Membership:
             return False
         try:
             record = self._signing.open_record(signed)
-        except Expired:
+        except (Expired, Revoked):
             return False
         except Forged as forged:
             _blame(source, forged.why, outputs)
@@ -310,6 +310,12 @@ class Membership:
             )
         age_s = max(0, int(now - self._standings.since(node)))
         return (Claim(node, entry.incarnation, entry.state.value, self._me, age_s),)
+
+    def expel(self, node: NodeId) -> None:
+        """Forget a member at once; nothing happens where it is none."""
+        if node in self._table:
+            self._table.remove(node)
+            self._standings.cleared(node)
 
     # --- time ---
 

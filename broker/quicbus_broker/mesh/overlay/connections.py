@@ -55,8 +55,9 @@ class Connections:
         # The first is in use, the others linger.
         self._of_node: dict[NodeId, list[int]] = {}
         self._lingering: dict[int, float] = {}
-        # Of an earlier boot of a node that is connected with a later one: nothing is taken from these.
-        self._outdated: dict[int, float] = {}
+        self._condemned: dict[int, tuple[float, int, str]] = {}
+        """Nothing is taken from these; when they are closed, and how. Of an earlier boot of a node that is connected
+        with a later one, and of revoked nodes."""
 
     def opened(self, event: ConnectionOpened, now: float, outputs: list[Output]) -> bool:
         """Take a new connection; return whether this process of the node was not connected before.
@@ -71,7 +72,7 @@ class Connections:
             boot = self._connections[others[0]].boot
             if event.boot < boot:
                 # Not at once, so that it can be told of the later one.
-                self._outdated[event.connection] = now + LINGER_S
+                self.condemn(event.connection, CloseCode.REPLACED, "a later boot of this node is connected", now)
                 return False
             if event.boot > boot:
                 self._forget(event.node, CloseCode.REPLACED, "the node was started again", outputs)
@@ -88,7 +89,7 @@ class Connections:
         """Return the node and whether that was its last connection; `None` for one that is not known (any more)."""
         known = self._connections.pop(connection, None)
         if known is None:
-            self._outdated.pop(connection, None)
+            self._condemned.pop(connection, None)
             return None, False
         self._lingering.pop(connection, None)
         rest = self._of_node[known.node]
@@ -110,6 +111,19 @@ class Connections:
         if node in self._of_node:
             outputs.append(UseConnection(node, None))
             self._forget(node, code, reason, outputs)
+
+    def expel(self, node: NodeId, code: int, reason: str, now: float, outputs: list[Output]) -> None:
+        """As `close`, but only after a moment, in which what was sent to the node arrives; nothing is taken from it."""
+        connections = self.connections_of(node)
+        if connections:
+            outputs.append(UseConnection(node, None))
+            self._forget(node, code, reason, [])
+        for connection in connections:
+            self.condemn(connection, code, reason, now)
+
+    def condemn(self, connection: int, code: int, reason: str, now: float) -> None:
+        """Take nothing from a connection, and close it after a moment."""
+        self._condemned[connection] = now + LINGER_S, code, reason
 
     def heard(self, connection: int, now: float) -> None:
         """A bundle came: there may be more on their way."""
@@ -148,9 +162,9 @@ class Connections:
         return self._of_node
 
     def next_timer(self) -> float:
-        if not self._lingering and not self._outdated:
+        if not self._lingering and not self._condemned:
             return math.inf
-        return min([*self._lingering.values(), *self._outdated.values()])
+        return min([*self._lingering.values(), *(until for until, _, _ in self._condemned.values())])
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         due = [connection for connection, until in self._lingering.items() if until <= now]
@@ -159,10 +173,9 @@ class Connections:
             outputs.append(CloseConnection(connection, CloseCode.REPLACED, reason))
             self._of_node[self._connections.pop(connection).node].remove(connection)
             del self._lingering[connection]
-        for connection in [connection for connection, until in self._outdated.items() if until <= now]:
-            del self._outdated[connection]
-            reason = "a later boot of this node is connected"
-            outputs.append(CloseConnection(connection, CloseCode.REPLACED, reason))
+        for connection in [connection for connection, (until, _, _) in self._condemned.items() if until <= now]:
+            _, code, reason = self._condemned.pop(connection)
+            outputs.append(CloseConnection(connection, code, reason))
 
     def _choose(self, new: int, others: list[int], now: float, outputs: list[Output]) -> None:
         current = others[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.wire.close_codes import CloseCode
 from quicbus_broker.mesh.outputs import ProbeFailed, State
+from quicbus_broker.mesh.overlay.avoided import Avoided
 from quicbus_broker.mesh.overlay.contacts import Contacts
 from quicbus_broker.mesh.overlay.dials import Dials, Purpose
 from quicbus_broker.mesh.overlay.links import Links
@@ -44,11 +45,6 @@ _CUT_OFF_DIALS = 12
 _PICK_TRIES = 64
 """Below so many members every suitable one is found, beyond it nearly always one."""
 
-_AVOID_S = 10.0
-"""A node that refused, or that was dropped, is not asked again for about so long."""
-
-_MAX_AVOIDED = 256
-
 _CLIENT_LINKS_MAX = 1024
 """Nodes that only dial have nobody else to go to, so they do not count against the links that others ask for."""
 
@@ -76,8 +72,7 @@ class Overlay:
         self._targets = Targets(me, mode, table, config)
         self._retries = Retries(table, self._targets, config, rng)
         self._remembered: dict[NodeId, tuple[str, ...]] = {}
-        # Refused or did not reply: not asked again until then.
-        self._avoided: dict[NodeId, float] = {}
+        self._avoided = Avoided(rng)
         self._losses = Losses(table, self._targets, config, rng)
         self._leaving: dict[NodeId, float] = {}
         self._client_links: dict[NodeId, None] = {}
@@ -187,7 +182,7 @@ class Overlay:
         ask = self._links.asked.get(node)
         if not frame.granted:
             if self._down(node, now, outputs, is_lost=False) or ask is not None:
-                self._avoid(node, now)
+                self._avoided.add(node, now)
                 self._contacts.add(node, now, outputs)
                 self._fill_soon(now)
         elif ask is not None:
@@ -199,7 +194,7 @@ class Overlay:
     def on_disconnect(self, node: NodeId, frame: Disconnect, now: float, outputs: list[Output]) -> None:
         was_asked = node in self._links.asked
         if self._down(node, now, outputs, is_lost=False) or was_asked:
-            self._avoid(node, now)
+            self._avoided.add(node, now)
             self._contacts.add(node, now, outputs)
             self._fill_soon(now)
 
@@ -224,7 +219,7 @@ class Overlay:
             return
         if change.has_moved:
             self._losses.moved(node)
-            self._avoided.pop(node, None)
+            self._avoided.forget(node)
             self._retries.forget(node)
         match change.after:
             case State.FAILED:
@@ -248,6 +243,14 @@ class Overlay:
                     if not self._connections.is_connected(node):
                         self._losses.refuted(node)
                 self._fill_soon(now)
+
+    def expelled(self, node: NodeId, now: float, outputs: list[Output]) -> None:
+        """The node was revoked: it is no member, and is not looked for."""
+        self._targets.changed()
+        self._gone(node, now, outputs)
+        self._retries.forget(node)
+        self._remembered.pop(node, None)
+        self._leaving.pop(node, None)
 
     def want_contact(self, node: NodeId, now: float, outputs: list[Output]) -> bool:
         """Connect to a node in order to serve it directly; False where it cannot be dialed from here.
@@ -282,7 +285,7 @@ class Overlay:
         for attempt in self._dials.pop_overdue(now):
             self._give_up(attempt, False, now, outputs)
         for node in self._links.tick(now, outputs):
-            self._avoid(node, now)
+            self._avoided.add(node, now)
             self._fill_soon(now)
         self._contacts.tick(now, outputs)
         self._tick_departures(now, outputs)
@@ -315,7 +318,7 @@ class Overlay:
             self._links.up(node, now, outputs)
         self._contacts.remove(node)
         self._leaving.pop(node, None)
-        self._avoided.pop(node, None)
+        self._avoided.forget(node)
         self._fill_pauses = 0
         self._note_mode(node)
         # While four were being dialed, no more were; now there is room for the next.
@@ -347,7 +350,7 @@ class Overlay:
             node = self._rng.choice(others)
             self._links.drop(node, outputs)
             self._contacts.add(node, now, outputs)
-            self._avoid(node, now)
+            self._avoided.add(node, now)
 
     def _rotate(self, now: float, outputs: list[Output]) -> None:
         """Exchange one link: HyParView's shuffle does this for its passive view; here two merged halves mix by it."""
@@ -384,7 +387,7 @@ class Overlay:
             node = entry.record.node
             if entry.state is not State.ALIVE or entry.record.mode == "client" or node == self._me:
                 return False
-            if node in self.neighbors or node in self._links.asked or self._avoided.get(node, now) > now:
+            if node in self.neighbors or node in self._links.asked or self._avoided.has(node, now):
                 return False
             if self._connections.is_connected(node):
                 return True
@@ -397,12 +400,6 @@ class Overlay:
             self._ask(node, now, outputs, is_spare=purpose is Purpose.SPARE)
         else:
             self._dial(node, purpose, now, outputs)
-
-    def _avoid(self, node: NodeId, now: float) -> None:
-        self._avoided.pop(node, None)
-        self._avoided[node] = now + self._rng.uniform(0.5, 1.0) * _AVOID_S
-        if len(self._avoided) > _MAX_AVOIDED:
-            del self._avoided[next(iter(self._avoided))]
 
     # --- how many -----------------------------------------------------------------------------------------------------
 
