@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 15
-FUZZ_SECONDS ?= 10
+FUZZ_SECONDS ?= 6
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types tests format bench simulate fuzz clean

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -54,16 +55,18 @@ def _fuzz(name: str, seeds: list[bytes], seconds: int) -> bool:
             path.mkdir()
         for number, data in enumerate([*corpus.load(name), *seeds]):
             (known / f"{number:05}").write_bytes(data)
-        code = _child(name, f"-max_total_time={seconds}", f"-artifact_prefix={findings}/", str(new), str(known))
+        code, output = _child(name, f"-max_total_time={seconds}", f"-artifact_prefix={findings}/", str(new), str(known))
+        if code:
+            print(output)
         crashes = [path.read_bytes() for path in sorted(findings.iterdir())]
         for data in crashes:
             print(f"{name}: found {data!r}")
         if code == 0:
-            _child(name, "-merge=1", str(merged), str(known), str(new), quiet=True)
+            _child(name, "-merge=1", str(merged), str(known), str(new))
             kept = sorted((path.read_bytes() for path in merged.iterdir()), key=lambda data: (len(data), data))
             corpus.save(name, _as_fits(kept))
         else:
-            corpus.save(name, [*corpus.load(name), *crashes])
+            corpus.keep(name, crashes)
         print(f"{name}: {'holds' if code == 0 else 'FAILS'}, {len(corpus.load(name))} inputs", flush=True)
         return code == 0
 
@@ -79,10 +82,10 @@ def _as_fits(inputs: list[bytes]) -> list[bytes]:
     return kept
 
 
-def _child(name: str, *arguments: str, quiet: bool = False) -> int:
-    command = [sys.executable, "-m", "tests.fuzz", "--child", name, "-print_final_stats=0", "-verbosity=0", *arguments]
-    output = subprocess.DEVNULL if quiet else None
-    return subprocess.run(command, check=False, stdout=output, stderr=output).returncode
+def _child(name: str, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "tests.fuzz", "--child", name, "-verbosity=0", *arguments]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def _run_here(name: str, arguments: list[str]) -> int:
@@ -94,7 +97,9 @@ def _run_here(name: str, arguments: list[str]) -> int:
         from tests.fuzz.catalogue import TARGETS
     target = TARGETS[name]
     options = [f"-max_len={target.max_size}", f"-timeout={INPUT_TIMEOUT_S}", f"-rss_limit_mb={MEMORY_MB}"]
-    atheris.Setup([sys.argv[0], *options, *arguments], target)
+    # Merging starts the program again, by a shell: it takes what stands here for the name of the program.
+    again = shlex.join([sys.executable, "-m", "tests.fuzz", "--child", name])
+    atheris.Setup([again, *options, *arguments], target)
     atheris.Fuzz()
     return 0
 
