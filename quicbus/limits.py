@@ -65,9 +65,8 @@ MAX_UNREAD_FRAMES = 64 * 1024 * 1024
 hundred filters, has to tell is sent at once to one that joins: 50 MB."""
 MAX_NODE_CONNECTIONS = 1024
 """Sessions of kind node that a node accepts: links, and those that serve others directly for a minute."""
-MAX_TRUST_SIZE = 240_000
-"""Of the signed list of authorities and revocations: it travels in one control frame, to nodes and to clients. Room for
-some 2,500 revocations of keys that could still be used; those of keys whose certificates have ended leave it."""
+MAX_TRUST_SIZE = 200_000
+"""Of the signed list of authorities and revocations: it travels in one control frame, to nodes and to clients."""
 MAX_KNOWN_KEYS = 131_072
 """Public keys of nodes that are kept to check signatures, about 1 KiB each; that of the oldest record goes first."""
 MAX_DIALED_ADDRESSES = 16
@@ -80,9 +79,30 @@ UNDELIVERED_SLACK = 1024 * 1024
 
 # --- the edge -------------------------------------------------------------------------------------------------------
 MAX_CONNECTIONS = 10_000
+MAX_CONNECTIONS_PER_ADDRESS = 1_000
+"""Of an IPv4 address or an IPv6 network of 64 bits: an office behind one NAT fits, ten attackers do not fill a broker."""
 MAX_HALF_OPEN = 1_000
+HALF_OPEN_OF_ADDRESS_SHARE = 4
+HALF_OPEN_OF_ADDRESS_MIN = 16
+"""One address may have this part of `max_half_open`, and never less than that many: it takes four attackers with
+addresses of their own to keep everyone else out for the length of a handshake time-out."""
 RETRY_AUTO_HALF_OPEN = 100
-"""`retry = "auto"` demands Retry tokens above this many half-open handshakes."""
+"""`retry = "auto"` demands Retry tokens from this many connections without a proof on,"""
+RETRY_AUTO_RATE = 200
+"""or from this many Initials without a token a second: about a quarter of the handshakes that fit in a second."""
+MAX_HANDSHAKES_PER_ADDRESS = 100
+"""A second: at 1.3 (qh3) to 2.4 ms (aioquic) one address takes an eighth to a quarter of the loop's time."""
+HANDSHAKE_SHARE = 0.5
+"""Of the loop's time: 10,000 clients come back within half a minute, and those that are there keep the other half."""
+ANSWER_SHARE = 0.2
+"""Of the loop's time for Retry and version negotiation, at 20 to 40 us each: 5,000 to 10,000 a second."""
+STRANGERS_TURN_S = 0.002
+"""Of one turn, after all connections were served: what a handshake adds to the latency of everyone else."""
+MAX_UNPROVEN_TOTAL_SIZE = 16 * 1024 * 1024
+"""A handshake takes 5 to 10 KB of datagrams: `MAX_HALF_OPEN` good ones fit, with ends and repetitions."""
+MAX_STRANGERS_WAITING = 512
+MAX_STRANGERS_WAITING_SIZE = 1024 * 1024
+"""Datagrams of strangers that wait for their turn, of each kind; then the newest are dropped, and dialers repeat them."""
 HANDSHAKE_TIMEOUT_S = 10.0
 """From the first datagram to the accepted proof."""
 MAX_SUBSCRIPTIONS = 10_000
@@ -120,6 +140,15 @@ REPLY_WINDOW_SIZE = 8 * 1024 * 1024
 TRACKED_BATCHES = 8192
 """Batches on their way whose topics a client remembers, to name them when they are refused."""
 
+# Permissions, decided by name and topic.
+CACHED_GRANTS = 16_384
+"""Names whose rules a node has at hand; more than the clients of a broker, fewer than those of a large mesh."""
+CACHED_DECISIONS = 65_536
+CACHED_DECISIONS_SIZE = 8 * 1024 * 1024
+"""Topics that a node has decided on, of all names, and their bytes: a topic may have 64 KiB."""
+MAX_PERMISSIONS_FILE_SIZE = 4 * 1024 * 1024
+"""Of the file that holds the table: some ten thousand roles, which are read in a second."""
+
 assert BATCH_TARGET_SIZE <= BATCH_OVERHEAD, "a batch that is not closed yet must be allowed"
 assert BATCH_MAX_MESSAGES * 4 + 2 * MAX_HEADERS_SIZE <= BATCH_OVERHEAD, "table and headers of a full batch must fit"
 assert MAX_TOPIC_SIZE < MAX_CONTROL_FRAME_SIZE
@@ -127,6 +156,7 @@ assert MAX_TRUST_SIZE + 64 < MAX_CONTROL_FRAME_SIZE
 assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirectional streams"
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
 assert MAX_JOIN_REQUEST_SIZE + 512 < MAX_JOIN_SIZE < UNDELIVERED_BEFORE_PROOF
+assert RETRY_AUTO_HALF_OPEN <= MAX_HALF_OPEN // HALF_OPEN_OF_ADDRESS_SHARE, "forged addresses must not fill a share"
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"
 assert PUBLISH_WINDOW > MAX_MESSAGE_SIZE + BATCH_OVERHEAD
 assert LINK_WAITING_SIZE >= LINK_WINDOW + 32 * PUBLISH_WINDOW, "publishers are held back after a window's worth"

@@ -121,6 +121,9 @@ class HostileNode(Signer):
         self._numbers += 1
         return self._numbers
 
+    def is_refused(self, node: bytes) -> bool:
+        return False
+
     def met_itself(self, boot: int, address: str) -> None: ...
 
     def frame_arrived(self, link: Link, frame: Frame) -> None:

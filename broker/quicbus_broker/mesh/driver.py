@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from quicbus.identity import ProofRefused
 from quicbus.logs import logger_for
 from quicbus.transport.connection import shown_address
+from quicbus.transport.names import addresses_of
 from quicbus.wire.batch import peek_body
 from quicbus.wire.bundles import KIND_BROADCAST, KIND_DIRECT
 from quicbus.wire.close_codes import CloseCode
@@ -30,18 +30,22 @@ from quicbus_broker.mesh.outputs import (
     Dial,
     FrameArrived,
     MemberChanged,
+    MemberRevoked,
     PauseChanged,
     Returned,
+    SelfRevoked,
     SendBundle,
     SendFrame,
     SpreadReached,
     State,
     Superseded,
+    TrustLearned,
     UseConnection,
 )
 from quicbus_broker.mesh.session.dialing import Dialing
 from quicbus_broker.mesh.session.link import Link
 from quicbus_broker.mesh.session.link_dialer import describe_end
+from quicbus_broker.mesh.trust.expelling import REVOKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,11 +127,14 @@ class MeshDriver:
             UseConnection: self._use_connection,
             CloseConnection: self._close_connection,
             Deliver: self._deliver,
-            Returned: self._returned,
-            PauseChanged: self._pause_changed,
-            SpreadReached: self._spread_reached,
-            Superseded: self._superseded,
+            Returned: lambda output: self.receiver.returned(output.node, output.batch, output.age_ms),
+            PauseChanged: lambda output: self.receiver.pause_changed(output.node, output.filter, output.is_paused),
+            SpreadReached: lambda output: events.spread_reached(output.version),
+            Superseded: lambda output: events.superseded(output.boot, output.addresses),
             MemberChanged: self._member_changed,
+            MemberRevoked: self._member_revoked,
+            SelfRevoked: lambda output: events.self_revoked(),
+            TrustLearned: lambda output: events.trust_learned(output.signed),
         }
 
     # --- its life -----------------------------------------------------------------------------------------------------
@@ -226,6 +233,8 @@ class MeshDriver:
             return ProofRefused(CloseCode.GOING_AWAY, "this node is not part of the mesh now; try again later")
         if self.mesh.mode == "client":
             return ProofRefused(CloseCode.LIMIT_EXCEEDED, "mode client: this node dials others and accepts none")
+        if self.is_refused(node):
+            return ProofRefused(CloseCode.CREDENTIAL_REVOKED, REVOKED)
         if node != self.me:
             return None
         if boot == self.boot:
@@ -270,6 +279,9 @@ class MeshDriver:
         level("= no link to %s: %s", failure.address, failure.reason)
         self.on_dial_failed(failure)
         self._feed(failure)
+
+    def is_refused(self, node: NodeId) -> bool:
+        return self.mesh.is_refused(node, self._clock())
 
     def met_itself(self, boot: int, address: str) -> None:
         if boot > self.boot:
@@ -422,7 +434,7 @@ class MeshDriver:
             link.send(Skipped(boot=bundle.target_boot, lane=batch.lane, first=number, last=number, messages=messages))
 
     def _use_connection(self, output: UseConnection) -> None:
-        link = self._links.get(output.connection) if output.connection is not None else None
+        link = self._links.get(output.connection or 0)
         if link is None:
             self._in_use.pop(output.node, None)
         else:
@@ -446,18 +458,6 @@ class MeshDriver:
         if not self.receiver.deliver(output):
             self._run(self.mesh.give_back(output.origin, output.batch, output.age_ms, self._clock()))
 
-    def _returned(self, output: Returned) -> None:
-        self.receiver.returned(output.node, output.batch, output.age_ms)
-
-    def _pause_changed(self, output: PauseChanged) -> None:
-        self.receiver.pause_changed(output.node, output.filter, output.is_paused)
-
-    def _spread_reached(self, output: SpreadReached) -> None:
-        self._events.spread_reached(output.version)
-
-    def _superseded(self, output: Superseded) -> None:
-        self._events.superseded(output.boot, output.addresses)
-
     def _member_changed(self, output: MemberChanged) -> None:
         # Who was warned of trouble hears of its end too.
         is_trouble = any(state in (State.SUSPECT, State.FAILED) for state in (output.before, output.after))
@@ -465,35 +465,29 @@ class MeshDriver:
         level("= node %s (%s) is %s", output.name, output.node.hex(), output.after)
         self._events.member_changed(output)
 
+    def _member_revoked(self, output: MemberRevoked) -> None:
+        self._log.warning("= node %s (%s) is revoked", output.name, output.node.hex())
+        self._events.member_revoked(output)
+
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _dial(self, output: Dial) -> None:
         self._dialing.dial(output, self._clock())
 
     def _look_up(self, attempts: Attempts) -> None:
-        name = f"mesh-resolver[{self.me.hex()[:4]}]"
-        task = asyncio.get_running_loop().create_task(self._resolve(attempts), name=name)
+        task = asyncio.create_task(self._resolve(attempts), name=f"mesh-resolver[{self.me.hex()[:4]}]")
         self._resolving.add(task)
         task.add_done_callback(self._resolving.discard)
 
     async def _resolve(self, attempts: Attempts) -> None:
         found: list[Address] = []
         try:
-            found = await _addresses_of(attempts.dial.address)
+            found = await addresses_of(attempts.dial.address)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else None
             attempts.failed(None, f"{attempts.dial.address.rpartition(':')[0]}: {(why or str(error)).lower()}")
         if not self._is_closed:
             self._guarded(lambda: self._dialing.resolved(attempts, found))
-
-
-async def _addresses_of(address: str) -> list[Address]:
-    """Return the addresses of `HOST:PORT`; raises `OSError` and `ValueError`."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
-    return list(dict.fromkeys((str(sockaddr[0]), int(sockaddr[1])) for *_, sockaddr in found))
 
 
 def _peer(link: Link) -> dict[str, str]:

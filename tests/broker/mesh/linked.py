@@ -97,6 +97,9 @@ class Recorder:
     def is_wanted(self, dialer: LinkDialer, node: bytes) -> bool:
         return self.wanted
 
+    def is_refused(self, node: bytes) -> bool:
+        return False
+
     def met_itself(self, boot: int, address: str) -> None:
         self.met.append(boot)
 

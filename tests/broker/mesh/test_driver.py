@@ -29,6 +29,7 @@ from quicbus_broker.mesh.outputs import (
     DialFailed,
     FrameArrived,
     MemberChanged,
+    MemberRevoked,
     PauseChanged,
     Returned,
     SendBundle,
@@ -68,6 +69,7 @@ class FakeMesh:
         self.at_end_of_turn: list[MeshOutput] = []
         self.given_back: list[tuple[bytes, object]] = []
         self.leaves = 0
+        self.refused: list[bytes] = []
 
     def start(self, **arguments: Any) -> list[MeshOutput]:
         self.starts.append(arguments)
@@ -96,6 +98,9 @@ class FakeMesh:
     def give_back(self, origin: bytes, batch: object, age_ms: int, now: float) -> list[MeshOutput]:
         self.given_back.append((origin, batch))
         return []
+
+    def is_refused(self, node: bytes, now: float) -> bool:
+        return node in self.refused
 
     def leave(self, now: float) -> list[MeshOutput]:
         self.leaves += 1
@@ -132,6 +137,15 @@ class Told:
 
     def member_changed(self, change: MemberChanged) -> None:
         self.calls.append(("member", change))
+
+    def member_revoked(self, revoked: MemberRevoked) -> None:
+        self.calls.append(("revoked", revoked))
+
+    def trust_learned(self, signed: bytes) -> None:
+        self.calls.append(("trust", signed))
+
+    def self_revoked(self) -> None:
+        self.calls.append(("self revoked",))
 
     def superseded(self, boot: int, addresses: tuple[str, ...]) -> None:
         self.calls.append(("superseded", boot, addresses))
@@ -216,7 +230,7 @@ class Network:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     made = Network()
-    monkeypatch.setattr(driver_module, "_addresses_of", made.addresses_of)
+    monkeypatch.setattr(driver_module, "addresses_of", made.addresses_of)
     return made
 
 

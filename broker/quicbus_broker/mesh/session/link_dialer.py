@@ -22,6 +22,7 @@ from quicbus.wire.frames import (
 )
 from quicbus.wire.node_frames import NODE_FRAME_TYPES
 from quicbus_broker.mesh.session.link import Link, LinkOwner
+from quicbus_broker.mesh.trust.expelling import REVOKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,10 @@ class LinkDialerOwner(LinkOwner, Protocol):
 
     def next_number(self) -> int:
         """Return what no link of this node was numbered with."""
+        ...
+
+    def is_refused(self, node: bytes) -> bool:
+        """The key of that node is revoked, and it was told so."""
         ...
 
     def met_itself(self, boot: int, address: str) -> None:
@@ -138,6 +143,8 @@ class LinkDialer:
             return  # Welcome tells whether it is this very process.
         if self.expected is not None and node and node != self.expected:
             self.give_up(f"node {node.hex()} answers where node {self.expected.hex()} was expected")
+        elif node and self._node.is_refused(node):
+            self.give_up(REVOKED, is_final=True, code=CloseCode.CREDENTIAL_REVOKED)
         elif node and not self._owner.is_wanted(self, node):
             self.give_up("there is a connection to this node already")
         else:

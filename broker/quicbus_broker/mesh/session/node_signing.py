@@ -11,7 +11,7 @@ from quicbus import limits
 from quicbus.identity import ProofRefused, Role, SignatureContext, is_signed_by, sign
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.node_frames import InterestPiece, MemberRecord, Signed
-from quicbus_broker.mesh.signing import Expired, Forged
+from quicbus_broker.mesh.signing import Expired, Forged, Revoked
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -28,6 +28,8 @@ MAX_RECORD_SIZE = 32 * 1024
 fits only the frame that it came in would close the link of whoever passes it on."""
 MAX_PIECE_SIZE = 200_000
 """Likewise. An honest piece holds at most 64 KiB and one entry, see `own_interest.PIECE_SIZE`."""
+
+_KINDS = {CloseCode.CREDENTIAL_EXPIRED: Expired, CloseCode.CREDENTIAL_REVOKED: Revoked}
 
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(MemberRecord)
@@ -54,10 +56,13 @@ class NodeSigning:
         verifier: Verifier,
         wall_clock: Callable[[], dt.datetime],
         *,
+        is_revoked: Callable[[bytes], bool] = lambda node: False,
         max_known: int = limits.MAX_KNOWN_KEYS,
     ) -> None:
         self._credential = credential
-        self._verifier = verifier
+        self.verifier = verifier
+        """May be replaced: other authorities are trusted then."""
+        self._is_revoked = is_revoked
         self._wall_clock = wall_clock
         self._max_known = max_known
         self._known: dict[bytes, _Known] = {}
@@ -74,6 +79,8 @@ class NodeSigning:
             record = _records.decode(signed.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Forged(f"an unreadable member record: {error}") from None
+        if self._is_revoked(record.node):
+            raise Revoked(f"the record of node {record.node.hex()}, whose key is revoked")
         known = self._known.get(record.node)
         if known is None or not record.chain or known.certificate != record.chain[0]:
             known = self._verify(record)
@@ -94,7 +101,7 @@ class NodeSigning:
             piece = _pieces.decode(signed.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Forged(f"an unreadable piece of interest: {error}") from None
-        known = self._known.get(piece.node)
+        known = self._known.get(piece.node) if self.knows(piece.node) else None
         if known is None:
             raise Forged(f"interest of node {piece.node.hex()}, of which no record is known")
         if not self._is_signed(known, SignatureContext.INTEREST, signed.payload, signed.signature):
@@ -106,17 +113,18 @@ class NodeSigning:
 
     def check_bundle(self, origin: bytes, signed: bytes, signature: bytes) -> bool:
         known = self._known.get(origin)
-        return known is not None and self._is_signed(known, SignatureContext.BUNDLE, signed, signature)
+        if known is None or self._is_revoked(origin):
+            return False
+        return self._is_signed(known, SignatureContext.BUNDLE, signed, signature)
 
     def knows(self, node: bytes) -> bool:
-        return node in self._known
+        return node in self._known and not self._is_revoked(node)
 
     def _verify(self, record: MemberRecord) -> _Known:
         try:
-            peer, public_key = self._verifier.verify_chain(record.chain, self._wall_clock())
+            peer, public_key = self.verifier.verify_chain(record.chain, self._wall_clock())
         except ProofRefused as error:
-            kind = Expired if error.code == CloseCode.CREDENTIAL_EXPIRED else Forged
-            raise kind(f"the record of node {record.node.hex()}: {error.why}") from None
+            raise _KINDS.get(error.code, Forged)(f"the record of node {record.node.hex()}: {error.why}") from None
         if peer.role is not Role.NODE:
             raise Forged(f"a record with the certificate of {peer.role} {peer.name}")
         if peer.node_id != record.node:
@@ -130,7 +138,7 @@ class NodeSigning:
             raise Expired(f"the certificate of node {known.name} expired on {known.not_after:%Y-%m-%d %H:%M} UTC")
 
     def _is_signed(self, known: _Known, context: SignatureContext, payload: bytes, signature: bytes) -> bool:
-        return is_signed_by(known.public_key, self._verifier.mesh, context, payload, signature)
+        return is_signed_by(known.public_key, self.verifier.mesh, context, payload, signature)
 
     def _remember(self, node: bytes, known: _Known) -> None:
         self._known.pop(node, None)

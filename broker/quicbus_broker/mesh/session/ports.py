@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from quicbus.transport.control import ControlStream
     from quicbus.wire.bundles import BundleBatch
     from quicbus.wire.frames import Frame, FrameParser
-    from quicbus_broker.mesh.outputs import Deliver, MemberChanged, NodeId
+    from quicbus_broker.mesh.outputs import Deliver, MemberChanged, MemberRevoked, NodeId
 
 __all__ = ["Arrival", "DriverEvents", "Receiver"]
 
@@ -62,6 +62,16 @@ class DriverEvents(Protocol):
 
     def member_changed(self, change: MemberChanged) -> None: ...
 
+    def member_revoked(self, revoked: MemberRevoked) -> None: ...
+
+    def trust_learned(self, signed: bytes) -> None:
+        """Another node brought a later trust list, and it counts from now on: keep it."""
+        ...
+
     def superseded(self, boot: int, addresses: tuple[str, ...]) -> None:
         """Another process with this node's key was started later: this one must stop."""
+        ...
+
+    def self_revoked(self) -> None:
+        """This node is revoked: it must stop."""
         ...
