@@ -1,15 +1,22 @@
-"""One process per data folder: an advisory lock on a file in it, which the system frees when the process dies."""
+"""Advisory locks on files in a data folder, which the system frees when the process dies.
+
+One process per folder is a broker (`lock`); commands beside it, and the broker itself, take turns at what they all
+write (`authority.lock`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
+from quicbus.exceptions import DataFolderError
 from quicbus.identity.files import PRIVATE_FILE_MODE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 if sys.platform == "win32":
@@ -17,7 +24,12 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FolderInUse", "FolderLock"]
+__all__ = ["FolderInUse", "FolderLock", "lock_holder"]
+
+BRIEF_LOCK_FILE = "authority.lock"
+BRIEF_LOCK_TIMEOUT_S = 5.0
+"""It is held while a few small files are read and written: a fraction of a second, unless the disk is in trouble."""
+_POLL_S = 0.01
 
 _LOCKED_BYTE = 1 << 20
 """Windows refuses to let others read what is locked, so a byte far behind the process id is."""
@@ -49,6 +61,46 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)  # frees the lock
             self._descriptor = None
+
+
+def lock_holder(path: Path) -> int | None:
+    """Return the id of the process that holds the lock, 0 where it can't be told, `None` where nobody does.
+
+    Nothing is written. Raises `OSError` where the file can't be opened; one that is missing is held by nobody. The lock
+    is tried for a moment, so that a broker that starts in that very moment is refused.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _try_lock(descriptor) else _read_process_id(descriptor) or 0
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def brief_lock(folder: Path, timeout_s: float = BRIEF_LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Hold the lock for what brokers and commands both write: tokens, the log of certificates, the trust list.
+
+    Blocks the thread for up to `timeout_s`, then raises `DataFolderError`. Not to be taken twice by one thread.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            lock = FolderLock(folder / BRIEF_LOCK_FILE)
+            break
+        except FolderInUse as error:
+            if time.monotonic() >= deadline:
+                by = "another process" if error.process_id is None else f"process {error.process_id}"
+                raise DataFolderError(
+                    str(folder), f"{by} has held {BRIEF_LOCK_FILE} for {timeout_s:g} s; look what it does, or end it"
+                ) from None
+            time.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _try_lock(descriptor: int) -> bool:

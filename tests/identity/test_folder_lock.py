@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from quicbus.identity.folder_lock import FolderInUse, FolderLock
+from quicbus.identity.folder_lock import FolderInUse, FolderLock, lock_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +53,16 @@ def test_the_lock_holds_where_the_process_id_can_not_be_written(
 def test_a_lock_that_can_not_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FolderLock(tmp_path / "missing" / "lock")
+
+
+def test_who_holds_a_lock_is_told_without_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert lock_holder(path) is None
+    assert not path.exists()
+    lock = FolderLock(path)
+    assert lock_holder(path) == os.getpid()
+    path.write_text("no number\n")
+    assert lock_holder(path) == 0
+    lock.release()
+    assert lock_holder(path) is None
+    FolderLock(path).release()

@@ -1,0 +1,111 @@
+"""Checks of certificates on this machine: whose, of which mesh, until when, and whether key and authority fit."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from quicbus.exceptions import CredentialError
+from quicbus.identity import Credential, Role, pem
+from quicbus.identity.folder_files import AUTHORITY_FILE, NODE_FILE, NODE_KEY_FILE
+from quicbus.identity.keys import key_from_pem
+from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
+from quicbus_cli.doctor.finding import Finding, failure, ok, split_remedy, warning
+from quicbus_cli.doctor.folder import describe_duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["check_mesh", "check_period", "check_role", "look_at_credential", "read_credential", "read_node"]
+
+SOON = 4
+"""Certificates are renewed before the last quarter of their life; one that comes so near its end was not."""
+_ANY_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
+"""Read with it, a certificate is neither too early nor, as expired ones are allowed, too late."""
+
+
+def look_at_credential(path: Path, now: dt.datetime, mesh: str) -> tuple[Credential | None, list[Finding]]:
+    """Return the client credential where it may be used, and what is to be said about it.
+
+    `mesh`: of the broker on this machine, empty where there is none.
+    """
+    try:
+        credential = read_credential(path)
+    except CredentialError as error:
+        return None, [failure("credential", *split_remedy(str(error)))]
+    findings = [check_role("credential", credential, Role.CLIENT), check_period("credential period", credential, now)]
+    if mesh:
+        findings.append(check_mesh(credential, mesh, path))
+    is_usable = credential.role is Role.CLIENT and credential.not_before <= now <= credential.not_after
+    return (credential if is_usable else None), findings
+
+
+def read_credential(path: Path) -> Credential:
+    """Read a credential file of any role and period; raises `CredentialError` that names the remedy."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(pem.MAX_PEM_SIZE + 1)
+    except FileNotFoundError:
+        raise CredentialError(
+            f"{path} does not exist; `quicbus broker` on this machine makes it, for a broker elsewhere have one "
+            f"written there with {ISSUE_CLIENT} and name it with --credentials or QUICBUS_CREDENTIALS"
+        ) from None
+    except OSError as error:
+        raise CredentialError(
+            f"{path} can't be read: {error.strerror or error}; make it yours, or name another with --credentials"
+        ) from None
+    return Credential.from_pem(data, source=str(path), now=_ANY_TIME, allow_expired=True)
+
+
+def read_node(folder: Path) -> Credential:
+    """Read a node's certificate, key and authority from a folder, whatever its period; raises `CredentialError`."""
+    parts = {}
+    for name in (NODE_FILE, NODE_KEY_FILE, AUTHORITY_FILE):
+        try:
+            parts[name] = pem.split((folder / name).read_bytes(), str(folder / name))
+        except OSError as error:
+            raise CredentialError(
+                f"{folder / name} can't be read: {error.strerror or error}; run as the user of the broker"
+            ) from None
+    if not parts[NODE_KEY_FILE].keys:
+        raise CredentialError(f"{folder / NODE_KEY_FILE}: no private key in it; put it back")
+    key = key_from_pem(parts[NODE_KEY_FILE].keys[0], str(folder / NODE_KEY_FILE))
+    anchors = parts[AUTHORITY_FILE].certificates
+    return Credential.from_parts(key, parts[NODE_FILE].certificates, anchors, str(folder / NODE_FILE))
+
+
+def check_role(check: str, credential: Credential, wanted: Role) -> Finding:
+    who = f"{credential.role} {credential.name} of mesh {credential.mesh}"
+    if credential.role is wanted:
+        return ok(check, f"{who}; key, certificate and authority fit")
+    issue = ISSUE_CLIENT if wanted is Role.CLIENT else ISSUE_NODE
+    return failure(check, f"this is the credential of {who}, that of a {wanted} is wanted", f"write one with {issue}")
+
+
+def check_mesh(credential: Credential, mesh: str, path: Path) -> Finding:
+    if credential.mesh == mesh:
+        return ok("credential mesh", "that of the broker on this machine")
+    return failure(
+        "credential mesh",
+        f"{path} is of mesh {credential.mesh}, the broker on this machine of mesh {mesh}",
+        f"have one written by the authority of that mesh: {ISSUE_CLIENT}",
+    )
+
+
+def check_period(check: str, credential: Credential, now: dt.datetime) -> Finding:
+    """Judge by this machine's clock."""
+    who = f"the certificate of {credential.role} {credential.name}"
+    begin, end = credential.not_before, credential.not_after
+    issue = ISSUE_NODE if credential.role is Role.NODE else ISSUE_CLIENT
+    if now < begin:
+        return failure(
+            check, f"{who} is valid only from {begin:%Y-%m-%d %H:%M} UTC", "set this machine's clock, which is behind"
+        )
+    if now > end:
+        ago = describe_duration((now - end).total_seconds())
+        return failure(check, f"{who} expired on {end:%Y-%m-%d %H:%M} UTC, {ago} ago", f"write a new one with {issue}")
+    left = describe_duration((end - now).total_seconds())
+    seen = f"valid until {end:%Y-%m-%d %H:%M} UTC, {left} from now"
+    if end - now < (end - begin) / SOON:
+        return warning(check, f"{seen}, and was not renewed", f"write a new one with {issue} before that")
+    return ok(check, seen)
