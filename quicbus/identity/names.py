@@ -21,6 +21,7 @@ __all__ = [
     "check_name",
     "identity_of",
     "is_mesh_id",
+    "is_name",
     "mesh_of",
     "server_name_of",
 ]
@@ -60,6 +61,11 @@ def check_name(name: str) -> str:
             f"{name[:80]!r} is not allowed: 1 to {MAX_NAME_SIZE} of A-Z a-z 0-9 . _ @ -, a letter or digit first",
         )
     return name
+
+
+def is_name(text: str) -> bool:
+    """Whether a certificate can carry this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def is_mesh_id(text: str) -> bool:
