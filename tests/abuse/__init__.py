@@ -1,0 +1,1 @@
+"""Attacks on a broker process while good clients use it: `make abuse` measures them, `make test` runs small ones."""
