@@ -15,22 +15,25 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quicbus.exceptions import CredentialError, InvalidSetting
 from quicbus.identity import pem
-from quicbus.identity.credential import Credential
-from quicbus.identity.keys import generate_key, is_p256, key_from_pem, key_to_pem, mesh_id_of
+from quicbus.identity.credential import CLOCK_SKEW, Credential
+from quicbus.identity.keys import generate_key, is_p256, key_from_pem, key_to_pem, mesh_id_of, node_id_of
 from quicbus.identity.names import Identity, Role, check_name, is_mesh_id, server_name_of
+from quicbus.identity.signatures import sign_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["AUTHORITY_DAYS", "CERTIFICATE_DAYS", "Authority"]
+    from quicbus.identity.signatures import SignatureContext
+
+__all__ = ["AUTHORITY_DAYS", "CERTIFICATE_DAYS", "Authority", "authority_mesh"]
 
 AUTHORITY_DAYS = 3650
-CERTIFICATE_DAYS = 365
-"""How long node and client certificates live unless told otherwise. Shorter limits what a stolen key is worth, longer
-spares sites without the authority's key from fetching new ones."""
+CERTIFICATE_DAYS = 30
+"""How long node and client certificates live unless told otherwise. Shorter limits what a stolen key is worth; longer
+lets those who are away, or renew by hand, be away for longer."""
 MAX_DAYS = 3650
-CLOCK_SKEW = dt.timedelta(minutes=5)
-"""Certificates begin this much before they are issued, so that a peer whose clock is behind takes them at once."""
 
 _URI = "quicbus://{mesh}/authority"
 
@@ -38,9 +41,16 @@ _URI = "quicbus://{mesh}/authority"
 class Authority:
     """A CA certificate and its key. Whoever holds the key decides who belongs to the mesh."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, mesh: str) -> None:
+    def __init__(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        certificate: x509.Certificate,
+        mesh: str,
+        others: Sequence[x509.Certificate] = (),
+    ) -> None:
         self._key = key
         self._certificate = certificate
+        self._others = tuple(others)
         self.mesh = mesh
 
     @classmethod
@@ -50,10 +60,14 @@ class Authority:
         days: float = AUTHORITY_DAYS,
         key: ec.EllipticCurvePrivateKey | None = None,
         now: dt.datetime | None = None,
+        mesh: str | None = None,
     ) -> Self:
-        """Make the authority of a new mesh, with a new key unless one is given; the mesh's id is a hash of it."""
+        """Make the authority of a new mesh, with a new key unless one is given; the mesh's id is a hash of it.
+
+        `mesh`: make a further authority of this mesh instead. It means nothing until a trust list names it.
+        """
         key = key or generate_key()
-        mesh = mesh_id_of(key.public_key())
+        mesh = mesh or mesh_id_of(key.public_key())
         name = _subject("quicbus authority", mesh)
         start, end = _period(days, now, None)
         certificate = (
@@ -71,19 +85,45 @@ class Authority:
 
     @classmethod
     def load(cls, data: bytes, source: str = "the authority") -> Self:
-        """Read the PEM of key and certificate, in any order; raises `CredentialError`."""
+        """Read the PEM of a key and its certificate, in any order; raises `CredentialError`.
+
+        Further certificates are those of other authorities of the mesh, which are trusted beside this one.
+        """
         parts = pem.split(data, source)
-        if len(parts.keys) != 1 or len(parts.certificates) != 1:
-            raise CredentialError(f"{source}: expected one private key and one certificate of an authority")
+        if len(parts.keys) != 1 or not parts.certificates:
+            raise CredentialError(f"{source}: expected one private key and the certificate of an authority")
         key = key_from_pem(parts.keys[0], source)
-        certificate = parts.certificates[0]
-        if certificate.public_key() != key.public_key():
+        own = next((one for one in parts.certificates if one.public_key() == key.public_key()), None)
+        if own is None:
             raise CredentialError(f"{source}: the authority's private key does not fit its certificate")
-        return cls(key, certificate, authority_mesh(certificate, source))
+        mesh = authority_mesh(own, source)
+        others = [one for one in parts.certificates if one != own]
+        if any(authority_mesh(one, source) != mesh for one in others):
+            raise CredentialError(f"{source}: authorities of several meshes; keep those of mesh {mesh} only")
+        return cls(key, own, mesh, others)
 
     @property
     def certificate_pem(self) -> bytes:
+        """Of this authority alone."""
         return self._certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def authorities(self) -> tuple[x509.Certificate, ...]:
+        """The certificates that the mesh trusts: this one first, then the others."""
+        return (self._certificate, *self._others)
+
+    @property
+    def authorities_pem(self) -> bytes:
+        return pem.join(self.authorities)
+
+    @property
+    def authorities_der(self) -> tuple[bytes, ...]:
+        return tuple(pem.to_der(one) for one in self.authorities)
+
+    @property
+    def key_id(self) -> bytes:
+        """Hash of its public key, 16 bytes: what tells authorities of one mesh apart."""
+        return node_id_of(self._key.public_key())
 
     @property
     def private_key_pem(self) -> bytes:
@@ -115,14 +155,40 @@ class Authority:
         """Issue a client certificate, for a new key unless one is given."""
         return self._issue(Identity(self.mesh, Role.CLIENT, check_name(name)), key, days, now)
 
+    def certify(
+        self,
+        role: Role,
+        name: str,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        days: float = CERTIFICATE_DAYS,
+        now: dt.datetime | None = None,
+    ) -> bytes:
+        """Return a certificate in DER for a key that somebody else holds, who has shown that he does (`request_key`).
+
+        Raises `InvalidSetting` for the name and days, `CredentialError` where the authority itself has expired.
+        """
+        certificate = self._certify(Identity(self.mesh, role, check_name(name)), public_key, days, now)
+        return certificate.public_bytes(Encoding.DER)
+
+    def sign(self, context: SignatureContext, payload: bytes) -> bytes:
+        """Return the authority's signature over what it tells the mesh."""
+        return sign_with(self._key, self.mesh, context, payload)
+
     def _issue(
         self, identity: Identity, key: ec.EllipticCurvePrivateKey | None, days: float, now: dt.datetime | None
     ) -> Credential:
         key = key or generate_key()
+        certificate = self._certify(identity, key.public_key(), days, now)
+        return Credential.from_parts(key, [certificate], self.authorities)
+
+    def _certify(
+        self, identity: Identity, public_key: ec.EllipticCurvePublicKey, days: float, now: dt.datetime | None
+    ) -> x509.Certificate:
         start, end = _period(days, now, self._certificate)
-        certificate = (
+        return (
             _builder(
-                key.public_key(),
+                public_key,
                 _subject(f"quicbus {identity.role}", identity.name),
                 self._certificate.subject,
                 start,
@@ -135,7 +201,6 @@ class Authority:
             .add_extension(_alternative_names(identity), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return Credential.from_parts(key, [certificate], [self._certificate])
 
 
 def authority_mesh(certificate: x509.Certificate, source: str) -> str:

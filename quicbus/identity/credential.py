@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["Credential"]
+__all__ = ["CLOCK_SKEW", "RENEW_FRACTION", "Credential"]
+
+CLOCK_SKEW = dt.timedelta(minutes=5)
+"""Certificates begin this much before they are issued, so that a peer whose clock is behind takes them at once."""
+RENEW_FRACTION = 3
+"""Certificates are renewed in the last third of their life: ten days of thirty, in which the authority may be away."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +53,31 @@ class Credential:
     def server_name(self) -> str:
         """What dialers ask TLS for, whatever host they dial."""
         return server_name_of(self.mesh)
+
+    @property
+    def renew_at(self) -> dt.datetime:
+        """When to ask for a new certificate: at the beginning of the last third of its life."""
+        return self.not_after - (self.not_after - self.not_before) / RENEW_FRACTION
+
+    @property
+    def life_days(self) -> float:
+        """What it was issued for, and is renewed for."""
+        return (self.not_after - self.not_before - CLOCK_SKEW) / dt.timedelta(days=1)
+
+    @classmethod
+    def from_issued(
+        cls,
+        key: ec.EllipticCurvePrivateKey,
+        chain_der: Sequence[bytes],
+        authorities: Sequence[x509.Certificate],
+        source: str = "the answer to the signing request",
+    ) -> Self:
+        """Join what was issued for `key` with the authorities that are trusted, of which one must have signed it.
+
+        Raises `CredentialError`. Authorities that came with the answer prove nothing: whoever passed it on may have
+        added his own. Those of a token or credential do, and what a `TrustStore` made of them.
+        """
+        return cls.from_parts(key, [pem.certificate_from_der(der, source) for der in chain_der], authorities, source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, role: Role | None = None, now: dt.datetime | None = None) -> Self:

@@ -6,9 +6,22 @@ authority-key.pem   its key; only in the folder of the node that made the mesh (
 node.pem            this node's certificate
 node-key.pem        its key: the node's id is a hash of it
 credential.pem      what local applications connect with; named after the local user
+trust.bin           authorities and revoked keys of the mesh, signed; missing until there is something to tell
 boot                the last boot number, in decimal
 members.json        members of the mesh that a restarted broker dials besides its seeds
 lock                locked while a broker uses the folder; holds its process id
+authority.lock      locked for a moment by who writes what brokers and commands both write
+node-request.pem    a signing request, where the authority is elsewhere (`PreparedFolder`)
+```
+
+and where the authority's key is:
+
+```
+issued.jsonl            who was issued what
+tokens.json             join tokens, without what redeems them
+authority-next-key.pem  while an authority is followed by another one (`rotation`): the key of the next one,
+authority-old-key.pem   of the last one,
+rotation.json           and when they change places
 ```
 
 The folder has mode 0700, what is secret 0600. Files are written whole, keys before the certificates made for them, so
@@ -19,17 +32,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from quicbus.exceptions import DataFolderError
 from quicbus.identity.authority import CERTIFICATE_DAYS, Authority
+from quicbus.identity.credential import Credential
 from quicbus.identity.files import PRIVATE_FOLDER_MODE, write_file
 from quicbus.identity.folder_content import (
     make_authority,
     make_credential,
     make_node,
-    read_authority,
+    read_node,
     renewed_node,
 )
 from quicbus.identity.folder_files import (
@@ -40,6 +55,7 @@ from quicbus.identity.folder_files import (
     LOCK_FILE,
     NODE_FILE,
     NODE_KEY_FILE,
+    TRUST_FILE,
     exists,
     file_names,
     make_folder,
@@ -49,15 +65,28 @@ from quicbus.identity.folder_files import (
     write,
 )
 from quicbus.identity.folder_lock import FolderInUse, FolderLock
+from quicbus.identity.folder_trust import (
+    follow_trust,
+    read_authority,
+    read_trust,
+    reload_trust,
+    save_trust,
+    stamps,
+    update_credential,
+    with_authorities,
+)
+from quicbus.identity.issued_log import IssuedLog
+from quicbus.identity.names import Role
 from quicbus.identity.peer import ISSUE_NODE
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
     from types import TracebackType
 
-    from quicbus.identity.credential import Credential
+    from quicbus.identity.trust import TrustStore
 
-__all__ = ["DataFolder", "load_authority", "prepare_node_folder"]
+__all__ = ["Changes", "DataFolder", "load_authority", "lock_folder", "prepare_node_folder"]
 
 
 def load_authority(path: str | os.PathLike[str]) -> Authority:
@@ -78,14 +107,25 @@ def load_authority(path: str | os.PathLike[str]) -> Authority:
 
 
 def prepare_node_folder(
-    authority: Authority, name: str, out: str | os.PathLike[str], *, days: float = CERTIFICATE_DAYS
+    authority: Authority,
+    name: str,
+    out: str | os.PathLike[str],
+    *,
+    days: float = CERTIFICATE_DAYS,
+    issued_by: Path | None = None,
 ) -> Credential:
     """Write the data folder of a further node, without the authority's key; raises `DataFolderError`.
 
     `out` must be missing or empty. It appears whole or not at all, and holds secrets: copy it over a safe way.
+    `issued_by`: the data folder of the authority, which keeps the log of certificates and the trust list.
     """
     folder = Path(out)
     node, local = authority.issue_node(name, days=days), authority.issue_client(name, days=days)
+    trust = b""
+    if issued_by is not None:
+        IssuedLog(issued_by).add(authority, node.chain_der[0], local.chain_der[0])
+        with one_error(issued_by):
+            trust = read_trust(issued_by, authority.mesh, authority.authorities_pem).raw
     with one_error(folder):
         if folder.exists() and any(folder.iterdir()):
             raise DataFolderError(str(folder), "it exists and is not empty; name another folder with --out")
@@ -94,7 +134,9 @@ def prepare_node_folder(
         folder.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
         try:
             folder.chmod(PRIVATE_FOLDER_MODE)
-            write(folder, AUTHORITY_FILE, authority.certificate_pem)
+            write(folder, AUTHORITY_FILE, authority.authorities_pem)
+            if trust:
+                write(folder, TRUST_FILE, trust)
             write(folder, NODE_KEY_FILE, node.private_key_pem)
             write(folder, CREDENTIAL_FILE, local.to_pem())
             # Last, since a folder with it is one that a broker starts from.
@@ -105,16 +147,38 @@ def prepare_node_folder(
     return node
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `DataFolder.reload` found to be other than before."""
+
+    node: bool = False
+    """The node's certificate."""
+    authorities: bool = False
+    """Which authorities are trusted."""
+    trust: bool = False
+    """The version of the trust list; keys may have been revoked."""
+    authority: bool = False
+    """The authority whose key is here: another one issues now."""
+
+    def __bool__(self) -> bool:
+        return self.node or self.authorities or self.trust or self.authority
+
+
 class DataFolder:
     """An opened, locked data folder. `close` it, or use it in `with`."""
 
-    def __init__(self, path: Path, lock: FolderLock, authority: Authority | None, node: Credential) -> None:
+    def __init__(
+        self, path: Path, lock: FolderLock, authority: Authority | None, node: Credential, trust: TrustStore
+    ) -> None:
         self.path = path
         self.authority = authority
         """With its key, where the folder has it; then this node can issue certificates."""
         self.node = node
         """The node's credential: what it listens with."""
+        self.trust = trust
+        """What the mesh trusts. The object stays the same while the folder is open."""
         self._lock = lock
+        self._watched = stamps(path)
 
     @classmethod
     def open(
@@ -123,13 +187,16 @@ class DataFolder:
         *,
         may_create_authority: bool,
         node_name: str | None = None,
+        may_be_expired: bool = False,
         now: dt.datetime | None = None,
     ) -> Self:
         """Lock the folder and load it; on the first start of a mesh, make it. Raises `DataFolderError`.
 
         `may_create_authority`: no seed is named, so a missing authority means a new mesh. Otherwise a folder without
-        a node certificate is an error and is left as it was. `node_name` is used when a node certificate is made; the
-        host's name unless given.
+        a node certificate is an error and is left as it was; `PreparedFolder` is for who brings one. `node_name` is
+        used when a node certificate is made; the host's name unless given. `may_be_expired`: the caller renews the
+        node's certificate before it is used; otherwise one that has expired is an error where the authority's key is
+        not here.
         """
         folder = Path(path)
         now = now or dt.datetime.now(dt.UTC)
@@ -141,21 +208,23 @@ class DataFolder:
                     f"authority with {ISSUE_NODE} and start with --data-dir DIR, or use `quicbus broker --join`",
                 )
             is_new = make_folder(folder)
-            lock = _lock(folder, is_new)
+            lock = lock_folder(folder, is_new)
             before: list[str] | None = None
             try:
                 before = [name for name in file_names(folder) if not (is_new and name == LOCK_FILE)]
                 tidy(folder)
+                follow_trust(folder)
                 authority = make_authority(folder, may_create_authority, now)
-                node = make_node(folder, authority, node_name, now)
+                node = make_node(folder, authority, node_name, now, may_be_expired=may_be_expired)
                 make_credential(folder, authority, node, now)
+                trust = read_trust(folder, node.mesh, node.authority_pem)
             except BaseException:
                 # What this start made is taken back; what an earlier one made stays.
                 if before is not None:
                     undo(folder, keep=before, remove_folder=is_new)
                 lock.release()
                 raise
-            return cls(folder, lock, authority, node)
+            return cls(folder, lock, authority, node, trust)
 
     @property
     def mesh(self) -> str:
@@ -192,7 +261,7 @@ class DataFolder:
         return boot
 
     def renew(self, now: dt.datetime | None = None) -> bool:
-        """Issue anew what is in the last quarter of its life, and tell whether `node` has changed.
+        """Issue anew what is in the last third of its life, and tell whether `node` has changed.
 
         Only with the authority's key here; keys, ids and names stay. Call it daily in a broker that runs for long.
         """
@@ -204,6 +273,84 @@ class DataFolder:
             make_credential(self.path, self.authority, node, now)
         changed, self.node = node is not self.node, node
         return changed
+
+    def install_node(
+        self,
+        chain: Sequence[bytes],
+        authorities: Sequence[bytes] = (),
+        trust: bytes = b"",
+        now: dt.datetime | None = None,
+    ) -> None:
+        """Replace the node's certificate by a renewed one (DER, its own first); raises `DataFolderError`.
+
+        It must be for the node's key, valid, and signed by an authority that is trusted here. `trust` is the list that
+        came with it, which is taken first. `authorities` that are not in it are left out: whoever passed the answer on
+        could have put them there.
+        """
+        now = now or dt.datetime.now(dt.UTC)
+        if trust:
+            self.take_trust(trust, now)
+        with one_error(self.path):
+            node = Credential.from_issued(self.node.private_key, chain, self.trust.authorities, "the new certificate")
+            node.check("the new certificate", role=Role.NODE, now=now)
+            if node.mesh != self.mesh:
+                raise DataFolderError(str(self.path), f"the new certificate is of mesh {node.mesh}, not {self.mesh}")
+            write(self.path, NODE_FILE, node.chain_pem)
+        self.node = node
+
+    def install_credential(self, credential: Credential) -> None:
+        """Replace the credential of local applications; raises `DataFolderError`. It is of a client of this mesh."""
+        with one_error(self.path):
+            credential.check(CREDENTIAL_FILE, role=Role.CLIENT)
+            if credential.mesh != self.mesh:
+                raise DataFolderError(str(self.path), f"{CREDENTIAL_FILE} would be of mesh {credential.mesh}")
+            write(self.path, CREDENTIAL_FILE, credential.to_pem())
+
+    def take_trust(self, raw: bytes, now: dt.datetime | None = None) -> bool:
+        """Take and keep a trust list where it is newer, and tell whether it was. Raises `CredentialError`, and
+        `DataFolderError` where it is trusted from now on but could not be kept.
+        """
+        if not self.trust.take(raw, now or dt.datetime.now(dt.UTC)):
+            return False
+        save_trust(self.path, self.trust)
+        self._follow_authorities()
+        return True
+
+    def reload(self, now: dt.datetime | None = None) -> Changes:
+        """Take over what was replaced on disk since the last call, and tell what; costs a few `stat` where nothing was.
+
+        Raises `DataFolderError` once for a file that can't be taken; what was in use stays in use.
+        """
+        now = now or dt.datetime.now(dt.UTC)
+        watched = stamps(self.path)
+        if watched == self._watched:
+            return Changes()
+        self._watched = watched
+        before = (self.trust.version, self.trust.authorities_pem, self.node.chain_pem, _key_id(self.authority))
+        with one_error(self.path):
+            reload_trust(self.path, self.trust, now)
+            node = read_node(self.path)
+            node.check(NODE_FILE, role=Role.NODE, now=now)
+            if node.node_id != self.node.node_id or node.mesh != self.mesh:
+                raise DataFolderError(
+                    str(self.path),
+                    f"{NODE_FILE} is now of another node or mesh ({node.name}, {node.node_id.hex()}); start the broker "
+                    "anew to become that one, or put the old files back",
+                )
+            self.node = node
+            self._follow_authorities()
+        return Changes(
+            trust=before[0] != self.trust.version,
+            authorities=before[1] != self.trust.authorities_pem,
+            node=before[2] != self.node.chain_pem,
+            authority=before[3] != _key_id(self.authority),
+        )
+
+    def _follow_authorities(self) -> None:
+        with one_error(self.path):
+            self.authority = read_authority(self.path)
+            self.node = with_authorities(self.path, self.node, self.trust.authorities)
+            update_credential(self.path, self.trust.authorities)
 
     def close(self) -> None:
         """Free the folder for others. May be called twice."""
@@ -218,7 +365,12 @@ class DataFolder:
         self.close()
 
 
-def _lock(folder: Path, is_new: bool) -> FolderLock:
+def _key_id(authority: Authority | None) -> bytes:
+    return b"" if authority is None else authority.key_id
+
+
+def lock_folder(folder: Path, is_new: bool) -> FolderLock:
+    """Take the lock of the broker that uses the folder; raises `DataFolderError` where another one has it."""
     try:
         return FolderLock(folder / LOCK_FILE)
     except FolderInUse as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import getpass
 import logging
 import re
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.exceptions import DataFolderError
 from quicbus.identity import pem
-from quicbus.identity.authority import CLOCK_SKEW, Authority
+from quicbus.identity.authority import Authority
 from quicbus.identity.credential import Credential
 from quicbus.identity.folder_files import (
     AUTHORITY_FILE,
@@ -22,19 +21,19 @@ from quicbus.identity.folder_files import (
     exists,
     write,
 )
+from quicbus.identity.folder_trust import read_authority
+from quicbus.identity.issued_log import IssuedLog
 from quicbus.identity.keys import generate_key, key_from_pem, key_to_pem
 from quicbus.identity.names import MAX_NAME_SIZE, Role
 from quicbus.identity.peer import ISSUE_NODE
 
 if TYPE_CHECKING:
+    import datetime as dt
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["make_authority", "make_credential", "make_node", "read_authority", "renewed_node"]
-
-_RENEW_FRACTION = 4
-"""Certificates are renewed in the last quarter of their life: a broker restarted now and then never meets the end."""
+__all__ = ["make_authority", "make_credential", "make_key", "make_node", "read_node", "renewed_node"]
 
 logger = logging.getLogger("quicbus.identity")
 
@@ -49,18 +48,20 @@ def make_authority(folder: Path, may_create: bool, now: dt.datetime) -> Authorit
         )
     if not may_create:
         return None
-    key = _make_key(folder, AUTHORITY_KEY_FILE)
+    key = make_key(folder, AUTHORITY_KEY_FILE)
     authority = Authority.create(key=key, now=now)
     write(folder, AUTHORITY_FILE, authority.certificate_pem)
     logger.info("data folder %s: made the authority of a new mesh, %s", folder, authority.mesh)
     return authority
 
 
-def make_node(folder: Path, authority: Authority | None, name: str | None, now: dt.datetime) -> Credential:
+def make_node(
+    folder: Path, authority: Authority | None, name: str | None, now: dt.datetime, *, may_be_expired: bool = False
+) -> Credential:
     if exists(folder / NODE_FILE):
-        node = _read_node(folder)
+        node = read_node(folder)
         # With the authority's key here an expired certificate is no obstacle: it is issued anew below.
-        node.check(NODE_FILE, role=Role.NODE, now=now, allow_expired=authority is not None)
+        node.check(NODE_FILE, role=Role.NODE, now=now, allow_expired=may_be_expired or authority is not None)
         return node if authority is None else renewed_node(folder, authority, node, now)
     if authority is None:
         raise DataFolderError(
@@ -68,8 +69,9 @@ def make_node(folder: Path, authority: Authority | None, name: str | None, now: 
             f"an authority's certificate but neither its key nor {NODE_FILE}; write a whole folder on the machine with "
             f"the authority with {ISSUE_NODE}, or use `quicbus broker --join`",
         )
-    key = _make_key(folder, NODE_KEY_FILE)
+    key = make_key(folder, NODE_KEY_FILE)
     node = authority.issue_node(name or _allowed_name(socket.gethostname(), "node"), key=key, now=now)
+    IssuedLog(folder).add(authority, node.chain_der[0], now=now)
     write(folder, NODE_FILE, node.chain_pem)
     logger.info("data folder %s: issued the certificate of node %s (%s)", folder, node.name, node.node_id.hex())
     return node
@@ -81,9 +83,10 @@ def renewed_node(folder: Path, authority: Authority, node: Credential, now: dt.d
             str(folder),
             f"{NODE_FILE} is of mesh {node.mesh}, {AUTHORITY_FILE} of mesh {authority.mesh}; keep one mesh in a folder",
         )
-    if not _is_due(node, now):
+    if now <= node.renew_at:
         return node
-    node = authority.issue_node(node.name, days=_lifetime_days(node), key=node.private_key, now=now)
+    node = authority.issue_node(node.name, days=node.life_days, key=node.private_key, now=now)
+    IssuedLog(folder).add(authority, node.chain_der[0], now=now)
     write(folder, NODE_FILE, node.chain_pem)
     logger.info("data folder %s: renewed the certificate of node %s to %s", folder, node.name, node.not_after)
     return node
@@ -96,6 +99,7 @@ def make_credential(folder: Path, authority: Authority | None, node: Credential,
             logger.warning("data folder %s: no %s; local applications need --credentials", folder, CREDENTIAL_FILE)
             return
         credential = authority.issue_client(_allowed_name(_local_user(), "local"), now=now)
+        IssuedLog(folder).add(authority, credential.chain_der[0], now=now)
         write(folder, CREDENTIAL_FILE, credential.to_pem())
         logger.info("data folder %s: issued the local credential for %s", folder, credential.name)
         return
@@ -106,26 +110,20 @@ def make_credential(folder: Path, authority: Authority | None, node: Credential,
         raise DataFolderError(
             str(folder), f"{CREDENTIAL_FILE} is of mesh {credential.mesh}, this node of mesh {node.mesh}; remove it"
         )
-    if not _is_due(credential, now):
+    if now <= credential.renew_at:
         return
     if authority is None:
         if now > credential.not_after:
             logger.warning("data folder %s: %s expired on %s", folder, CREDENTIAL_FILE, credential.not_after)
         return
-    days = _lifetime_days(credential)
+    days = credential.life_days
     credential = authority.issue_client(credential.name, days=days, key=credential.private_key, now=now)
+    IssuedLog(folder).add(authority, credential.chain_der[0], now=now)
     write(folder, CREDENTIAL_FILE, credential.to_pem())
     logger.info("data folder %s: renewed the local credential to %s", folder, credential.not_after)
 
 
-def read_authority(folder: Path) -> Authority | None:
-    certificate, key = folder / AUTHORITY_FILE, folder / AUTHORITY_KEY_FILE
-    if not (exists(certificate) and exists(key)):
-        return None
-    return Authority.load(key.read_bytes() + certificate.read_bytes(), f"{AUTHORITY_FILE} and {AUTHORITY_KEY_FILE}")
-
-
-def _read_node(folder: Path) -> Credential:
+def read_node(folder: Path) -> Credential:
     if not exists(folder / NODE_KEY_FILE):
         raise DataFolderError(
             str(folder),
@@ -139,21 +137,13 @@ def _read_node(folder: Path) -> Credential:
     )
 
 
-def _make_key(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
+def make_key(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
     """Return the key in the file, which a start that was cut off may have left, or a new one that is in it now."""
     if exists(folder / name):
         return key_from_pem((folder / name).read_bytes(), name)
     key = generate_key()
     write(folder, name, key_to_pem(key))
     return key
-
-
-def _is_due(credential: Credential, now: dt.datetime) -> bool:
-    return now > credential.not_after - (credential.not_after - credential.not_before) / _RENEW_FRACTION
-
-
-def _lifetime_days(credential: Credential) -> float:
-    return (credential.not_after - credential.not_before - CLOCK_SKEW) / dt.timedelta(days=1)
 
 
 def _local_user() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, TEMPORARY_SUFFIX, write_file
+from quicbus.identity.folder_lock import BRIEF_LOCK_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -20,9 +21,16 @@ __all__ = [
     "AUTHORITY_KEY_FILE",
     "BOOT_FILE",
     "CREDENTIAL_FILE",
+    "ISSUED_FILE",
     "LOCK_FILE",
+    "NEXT_KEY_FILE",
     "NODE_FILE",
     "NODE_KEY_FILE",
+    "OLD_KEY_FILE",
+    "REQUEST_FILE",
+    "ROTATION_FILE",
+    "TOKENS_FILE",
+    "TRUST_FILE",
     "exists",
     "file_names",
     "make_folder",
@@ -39,9 +47,40 @@ NODE_KEY_FILE = "node-key.pem"
 CREDENTIAL_FILE = "credential.pem"
 BOOT_FILE = "boot"
 LOCK_FILE = "lock"
+REQUEST_FILE = "node-request.pem"
+TRUST_FILE = "trust.bin"
+TOKENS_FILE = "tokens.json"
+ISSUED_FILE = "issued.jsonl"
+NEXT_KEY_FILE = "authority-next-key.pem"
+OLD_KEY_FILE = "authority-old-key.pem"
+ROTATION_FILE = "rotation.json"
 
-_FILES = (AUTHORITY_FILE, AUTHORITY_KEY_FILE, NODE_FILE, NODE_KEY_FILE, CREDENTIAL_FILE, BOOT_FILE, LOCK_FILE)
-_SECRET_FILES = (AUTHORITY_KEY_FILE, NODE_KEY_FILE, CREDENTIAL_FILE)
+_FILES = (
+    AUTHORITY_FILE,
+    AUTHORITY_KEY_FILE,
+    NODE_FILE,
+    NODE_KEY_FILE,
+    CREDENTIAL_FILE,
+    BOOT_FILE,
+    LOCK_FILE,
+    REQUEST_FILE,
+    TRUST_FILE,
+    TOKENS_FILE,
+    ISSUED_FILE,
+    NEXT_KEY_FILE,
+    OLD_KEY_FILE,
+    ROTATION_FILE,
+    BRIEF_LOCK_FILE,
+)
+_SECRET_FILES = (
+    AUTHORITY_KEY_FILE,
+    NODE_KEY_FILE,
+    CREDENTIAL_FILE,
+    TOKENS_FILE,
+    ISSUED_FILE,
+    NEXT_KEY_FILE,
+    OLD_KEY_FILE,
+)
 
 logger = logging.getLogger("quicbus.identity")
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from quicbus.exceptions import CredentialError
 
-__all__ = ["MAX_PEM_SIZE", "Parts", "parse_all", "split"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["MAX_PEM_SIZE", "Parts", "certificate_from_der", "join", "parse_all", "split", "to_der"]
 
 MAX_PEM_SIZE = 256 * 1024
 """A credential has about 2 KiB; more than this is some other file, and is not searched."""
+MAX_DER_SIZE = 4096
+"""A quicbus certificate has about 600 bytes."""
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -48,6 +55,25 @@ def parse_all(certificate: x509.Certificate) -> x509.Certificate:
     _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.serial_number
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return certificate
+
+
+def join(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Return the certificates as PEM text, in their order."""
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+
+
+def to_der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+def certificate_from_der(der: bytes, source: str) -> x509.Certificate:
+    """Read one certificate; raises `CredentialError` that begins with `source`."""
+    if len(der) > MAX_DER_SIZE:
+        raise CredentialError(f"{source}: a certificate of {len(der)} bytes, at most {MAX_DER_SIZE} may be")
+    try:
+        return parse_all(x509.load_der_x509_certificate(der))
+    except Exception:  # the library raises ValueError, UnsupportedAlgorithm and, for odd input, more
+        raise CredentialError(f"{source}: a certificate in it is unreadable") from None
 
 
 def _certificate(block: bytes, source: str) -> x509.Certificate:

@@ -7,6 +7,7 @@ purpose, or in the hands of a broker that relays it.
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -28,12 +29,15 @@ from quicbus.identity.peer import (
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from quicbus.identity.credential import Credential
+    from quicbus.identity.trust import Revocation
 
-__all__ = ["MAX_SIGNATURE_SIZE", "Verifier", "sign_proof"]
+__all__ = ["MAX_SIGNATURE_SIZE", "RENEW_GRACE_DAYS", "Verifier", "sign_proof"]
+
+RENEW_GRACE_DAYS = 30
+"""For this long after its end a certificate that is not revoked may still be renewed, and nothing else."""
 
 _CONTEXT = b"quicbus proof of possession v1"
 # Every kind of signature has a context string of its own.
@@ -49,11 +53,23 @@ def sign_proof(credential: Credential, channel_binding: bytes, kind: str) -> byt
     return credential.private_key.sign(signed, ec.ECDSA(hashes.SHA256()))
 
 
+def _nobody(key_id: bytes) -> Revocation | None:
+    return None
+
+
 class Verifier:
     """The listener's side. It holds the authority's certificates and may be shared by all connections."""
 
-    def __init__(self, authority_pem: bytes, mesh: str) -> None:
+    def __init__(
+        self, authority_pem: bytes, mesh: str, revoked: Callable[[bytes], Revocation | None] = _nobody
+    ) -> None:
+        """`revoked` is asked with the key id of each chain, while the verifier lives: `TrustStore.revocation`."""
         self.mesh = mesh
+        self._revoked = revoked
+        self.trust(authority_pem)
+
+    def trust(self, authority_pem: bytes) -> None:
+        """Trust these authorities from now on, and no others. Sessions that are open stay."""
         authorities = x509.load_pem_x509_certificates(authority_pem)
         self._store = Store(authorities)
         self._not_after = max(one.not_valid_after_utc for one in authorities)
@@ -92,18 +108,44 @@ class Verifier:
 
         That it leads to the authority and is valid now says nothing about who shows it.
         """
-        if not 0 < len(chain_der) <= MAX_CHAIN_LENGTH:
+        chain, peer = _parse_chain(chain_der)
+        return self._verify(chain, peer, now)
+
+    def verify_renewal(self, chain_der: Sequence[bytes], now: dt.datetime) -> tuple[Peer, ec.EllipticCurvePublicKey]:
+        """Like `verify_chain` for one who asks for a new certificate: the old one may have ended not long ago.
+
+        For `RENEW_GRACE_DAYS`. A revoked one is refused as ever.
+        """
+        chain, peer = _parse_chain(chain_der)
+        if now > peer.not_after + dt.timedelta(days=RENEW_GRACE_DAYS):
             raise ProofRefused(
-                CloseCode.CREDENTIAL_INVALID, f"a chain has 1 to {MAX_CHAIN_LENGTH} certificates, not {len(chain_der)}"
+                CloseCode.CREDENTIAL_EXPIRED,
+                f"the certificate of {peer.role} {peer.name} expired on {peer.not_after:%Y-%m-%d %H:%M} UTC, more than "
+                f"{RENEW_GRACE_DAYS} days ago, so it can't be renewed; join again with a token, made with "
+                "`quicbus token create`",
             )
-        chain = [parse_certificate(der) for der in chain_der]
-        peer = peer_of(chain[0])
+        # As of its last moment: the authority that signed it may have ended with it.
+        return self._verify(chain, peer, min(now, peer.not_after))
+
+    def _verify(
+        self, chain: Sequence[x509.Certificate], peer: Peer, at: dt.datetime
+    ) -> tuple[Peer, ec.EllipticCurvePublicKey]:
         self._check_mesh(peer)
-        _check_period(chain[0], peer, now)
-        self._check_chain(chain, peer, now)
+        _check_period(chain[0], peer, at)
+        self._check_chain(chain, peer, at)
+        self._check_revoked(peer)
         public_key = chain[0].public_key()
         assert isinstance(public_key, ec.EllipticCurvePublicKey)  # parse_certificate refused all others
         return peer, public_key
+
+    def _check_revoked(self, peer: Peer) -> None:
+        revocation = self._revoked(peer.node_id)
+        if revocation is not None:
+            raise ProofRefused(
+                CloseCode.CREDENTIAL_REVOKED,
+                f"the key of {peer.role} {peer.name} was revoked on {revocation.time:%Y-%m-%d %H:%M} UTC; "
+                f"whoever runs the authority may give it a new one with {_REMEDIES[peer.role]}",
+            )
 
     def _check_mesh(self, peer: Peer) -> None:
         if peer.mesh != self.mesh:
@@ -146,6 +188,15 @@ class Verifier:
                 f"the proof that {peer.role} {peer.name} holds its key is not valid for this connection; "
                 "connect straight to the broker (something in between ends the encryption) and check the credential",
             ) from None
+
+
+def _parse_chain(chain_der: Sequence[bytes]) -> tuple[list[x509.Certificate], Peer]:
+    if not 0 < len(chain_der) <= MAX_CHAIN_LENGTH:
+        raise ProofRefused(
+            CloseCode.CREDENTIAL_INVALID, f"a chain has 1 to {MAX_CHAIN_LENGTH} certificates, not {len(chain_der)}"
+        )
+    chain = [parse_certificate(der) for der in chain_der]
+    return chain, peer_of(chain[0])
 
 
 def _role_of(kind: str) -> Role:

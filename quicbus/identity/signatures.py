@@ -18,7 +18,7 @@ from quicbus.identity.proof import MAX_SIGNATURE_SIZE
 if TYPE_CHECKING:
     from quicbus.identity.credential import Credential
 
-__all__ = ["SignatureContext", "is_signed_by", "sign"]
+__all__ = ["SignatureContext", "is_signed_by", "sign", "sign_with"]
 
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
@@ -29,11 +29,18 @@ class SignatureContext(Enum):
     RECORD = b"quicbus member record v1"
     INTEREST = b"quicbus interest v1"
     BUNDLE = b"quicbus bundle v1"
+    TRUST = b"quicbus trust list v1"
+    """Of an authority, the others of nodes."""
 
 
 def sign(credential: Credential, context: SignatureContext, payload: bytes) -> bytes:
     """Return the signature of the credential's holder."""
-    return credential.private_key.sign(_signed_bytes(context, credential.mesh, payload), _ALGORITHM)
+    return sign_with(credential.private_key, credential.mesh, context, payload)
+
+
+def sign_with(key: ec.EllipticCurvePrivateKey, mesh: str, context: SignatureContext, payload: bytes) -> bytes:
+    """Return the signature of this key's holder."""
+    return key.sign(_signed_bytes(context, mesh, payload), _ALGORITHM)
 
 
 def is_signed_by(
