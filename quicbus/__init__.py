@@ -28,6 +28,7 @@ from quicbus.client.events import (
 from quicbus.client.peers import Peer
 from quicbus.client.statistics import ClientStatistics, SubscriptionStatistics
 from quicbus.exceptions import (
+    AuthorityUnavailable,
     ClientClosed,
     ConnectFailed,
     ConnectionFailed,
@@ -53,6 +54,7 @@ from quicbus.exceptions import (
 )
 
 __all__ = [
+    "AuthorityUnavailable",
     "Client",
     "ClientClosed",
     "ClientStatistics",

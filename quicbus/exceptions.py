@@ -15,6 +15,7 @@ QuicbusError
 │   └── RequestTimeout          (also a TimeoutError)
 ├── WaitTimeout                 what was waited for did not come in time (also a TimeoutError)
 ├── ConnectionFailed            no connection to a broker (also a ConnectionError)
+│   ├── AuthorityUnavailable    joining, renewing: no node with the authority's key can be reached now
 │   ├── ConnectFailed           the first connect: each URL with its cause
 │   └── ConnectionLost          an established connection ended
 ├── CredentialError             the credential is missing, unreadable or refused
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "AuthorityUnavailable",
     "ClientClosed",
     "ConnectFailed",
     "ConnectionFailed",
@@ -204,6 +206,17 @@ class WaitTimeout(QuicbusError, TimeoutError):
 
 class ConnectionFailed(QuicbusError, ConnectionError):
     """There is no connection to a broker."""
+
+
+class AuthorityUnavailable(ConnectionFailed):
+    """A node was reached, but through it no node with the authority's key. Nothing was used up: try again later."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why
 
 
 class ConnectFailed(ConnectionFailed):
