@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from quicbus.feeds import Feeds
 from quicbus.logs import logger_for
 from quicbus.wire.frames import PeerEntry
-from quicbus_broker.edge.mesh_view import FurtherBrokers, further_brokers
 from quicbus_broker.events import (
     BrokerEvent,
     LinkDown,
@@ -91,9 +90,6 @@ class MeshSight:
 
     def peers(self) -> list[PeerEntry]:
         return [_entry_of(member) for member in self._mesh.members()]
-
-    def brokers(self) -> FurtherBrokers:
-        return further_brokers(self.peers())
 
     def when_spread(self, done: Callable[[int], None]) -> Callable[[], object]:
         """What is subscribed to in this turn has its version at the end of it."""

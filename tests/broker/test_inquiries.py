@@ -22,7 +22,7 @@ from quicbus.wire.frames import (
     SpreadWanted,
     Unsubscribe,
 )
-from quicbus_broker.edge.mesh_view import MAX_BROKERS, FurtherBrokers, further_brokers
+from quicbus_broker.edge.mesh_view import MAX_BROKERS, further_brokers
 from tests.broker.fakes import NODE, FakeBroker, FakeClient
 
 if TYPE_CHECKING:
@@ -51,9 +51,6 @@ class FakeMesh:
 
     def peers(self) -> tuple[PeerEntry, ...]:
         return self.members
-
-    def brokers(self) -> FurtherBrokers:
-        return further_brokers(self.members)
 
     def when_spread(self, done: Callable[[int], None]) -> Callable[[], object]:
         number = len(self.waiting) + 1
@@ -229,6 +226,22 @@ def test_clients_are_told_when_the_brokers_change_and_at_most_once_a_second() ->
     broker.edge.members_changed()
     broker.pass_time(1.1)
     assert client.frames() == [Brokers(brokers=())]
+
+
+def test_a_client_that_comes_in_is_told_of_brokers_that_came_just_before() -> None:
+    broker, mesh = mesh_broker(peer(1))
+    first, accepted = remote_client(broker)
+    assert accepted.brokers == ["quic://n1:1"]
+    mesh.members = (ME, peer(1), peer(2))
+    broker.edge.members_changed()
+    broker.pass_time(0.01)
+    _, accepted = remote_client(broker)
+    assert sorted(accepted.brokers) == ["quic://n1:1", "quic://n2:1"]
+    assert first.frames() == [], "the others wait for their turn"
+    broker.pass_time(1.1)
+    (told,) = first.frames()
+    assert isinstance(told, Brokers)
+    assert sorted(told.brokers) == ["quic://n1:1", "quic://n2:1"]
 
 
 def test_a_node_that_was_cut_off_from_all_others_still_names_them_to_its_clients() -> None:

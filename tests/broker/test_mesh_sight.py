@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from quicbus.wire.frames import PeerEntry
+from quicbus_broker.edge.mesh_view import further_brokers
 from quicbus_broker.events import (
     BrokerEvent,
     LinkDown,
@@ -245,4 +246,4 @@ def test_brokers_are_the_members_that_clients_can_go_to() -> None:
         MemberView(A, "a", ("a:1", "[::1]:1"), ALIVE, "server", 2, None, True, False),
         MemberView(B, "b", ("b:1",), ALIVE, "client", 3, None, False, False),
     ]
-    assert watched.sight.brokers().urls == ("quic://a:1", "quic://[::1]:1")
+    assert further_brokers(watched.sight.peers()).urls == ("quic://a:1", "quic://[::1]:1")

@@ -39,10 +39,6 @@ class MeshView(Protocol):
         """Return the members, this node included."""
         ...
 
-    def brokers(self) -> FurtherBrokers:
-        """Return where clients of this node should go when it is gone."""
-        ...
-
     def when_spread(self, done: Callable[[int], None]) -> Callable[[], object]:
         """Call `done` with the number of linked nodes once they all know what is subscribed to here now.
 
@@ -59,9 +55,6 @@ class Alone:
 
     def peers(self) -> Sequence[PeerEntry]:
         return (self._me,)
-
-    def brokers(self) -> FurtherBrokers:
-        return FurtherBrokers()
 
     def when_spread(self, done: Callable[[int], None]) -> Callable[[], object]:
         done(0)

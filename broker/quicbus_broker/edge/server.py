@@ -17,7 +17,7 @@ from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
 from quicbus.wire.frames import Brokers
 from quicbus_broker.edge.admission import KIND_CLIENT, Admission
-from quicbus_broker.edge.mesh_view import Alone, FurtherBrokers
+from quicbus_broker.edge.mesh_view import Alone, FurtherBrokers, further_brokers
 from quicbus_broker.edge.nodes import KIND_NODE
 from quicbus_broker.edge.session import Session, SessionState
 
@@ -36,6 +36,9 @@ __all__ = ["Edge", "EdgeStatistics"]
 
 BROKERS_INTERVAL_S = 1.0
 """Clients are told of changed brokers at most so often."""
+LOOK_INTERVAL_PER_MEMBER_S = 1e-4
+"""For a client that comes in the mesh is looked at anew if the last look is older: a look takes 10 us a member, and
+many clients come when many members fail."""
 PROOF_AGAIN_S = 60.0
 """So long before its certificate ends a client is asked for its proof again; in shorter lives, in the last quarter."""
 
@@ -71,7 +74,6 @@ class Edge:
         self.exchange = exchange
         self.mesh: MeshView = mesh or Alone(exchange.origin, exchange.boot)
         """May be replaced; then `members_changed`."""
-        self.brokers = FurtherBrokers()
         self.limits = edge_limits
         exchange.max_body_size = edge_limits.max_body_size
         self._wall_clock = wall_clock
@@ -83,6 +85,10 @@ class Edge:
         self._refused: Counter[str] = Counter()
         self._goes_away: tuple[str, float] | None = None
         self._are_members_changed = mesh is not None
+        self._brokers = FurtherBrokers()
+        self._brokers_known_at = -math.inf
+        self._members_counted = 0
+        self._told = FurtherBrokers()
         self._brokers_due_at = -math.inf
         self._log = logger_for("quicbus_broker.edge", node=exchange.origin.hex())
 
@@ -216,10 +222,24 @@ class Edge:
                 code, f"no proof within {self.limits.handshake_timeout_s:g} s; check the network and try again"
             )
 
+    @property
+    def brokers(self) -> FurtherBrokers:
+        """What a client that comes in is told now."""
+        oldest = self.exchange.clock() - self._members_counted * LOOK_INTERVAL_PER_MEMBER_S
+        if self._are_members_changed and self._brokers_known_at < oldest:
+            self._look_for_brokers()
+        return self._brokers
+
+    def _look_for_brokers(self) -> None:
+        peers = self.mesh.peers()
+        self._brokers, self._brokers_known_at = further_brokers(peers), self.exchange.clock()
+        self._members_counted = len(peers)
+
     def _tell_brokers(self) -> None:
-        before, self.brokers = self.brokers, self.mesh.brokers()
-        if not before.names_the_same(self.brokers):
-            frame = Brokers(brokers=self.brokers.urls)
+        self._look_for_brokers()
+        before, self._told = self._told, self._brokers
+        if not before.names_the_same(self._told):
+            frame = Brokers(brokers=self._told.urls)
             for session in self._sessions:
                 session.tell_brokers(frame)
 
