@@ -117,8 +117,8 @@ MAX_REFUSED_OVERSIZE = 8
 MAX_JOIN_SIZE = 8 * 1024
 """Bytes of streams that a joiner may send in all; a renewal with a chain of two certificates has about 2 KiB."""
 MAX_JOIN_REQUEST_SIZE = 7 * 1024
-MAX_JOINED_SIZE = 64 * 1024
-"""What a joiner takes: four authorities, a chain and a list of brokers have about 10 KiB."""
+MAX_JOINED_SIZE = 320 * 1024
+"""What a joiner takes: certificates and brokers have about 10 KiB, the trust list may be as long as a frame."""
 MAX_JOINERS = 32
 """Connections of joiners at a time, beside those of clients and nodes: one takes two round trips and a signature."""
 MAX_JOINERS_PER_ADDRESS = 8
@@ -155,6 +155,7 @@ assert MAX_TOPIC_SIZE < MAX_CONTROL_FRAME_SIZE
 assert MAX_TRUST_SIZE + 64 < MAX_CONTROL_FRAME_SIZE
 assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirectional streams"
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF
+assert MAX_TRUST_SIZE + 64 * 1024 <= MAX_JOINED_SIZE
 assert MAX_JOIN_REQUEST_SIZE + 512 < MAX_JOIN_SIZE < UNDELIVERED_BEFORE_PROOF
 assert RETRY_AUTO_HALF_OPEN <= MAX_HALF_OPEN // HALF_OPEN_OF_ADDRESS_SHARE, "forged addresses must not fill a share"
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"

@@ -27,6 +27,7 @@ __all__ = [
     "QUIC_VERSION_1",
     "PacketHeader",
     "PacketType",
+    "has_token",
     "make_retry",
     "make_version_negotiation",
     "parse_header",
@@ -79,6 +80,20 @@ def short_header_id(datagram: bytes) -> bytes | None:
     if len(datagram) > CONNECTION_ID_SIZE and datagram[0] & 0xC0 == 0x40:
         return datagram[1 : 1 + CONNECTION_ID_SIZE]
     return None
+
+
+def has_token(datagram: bytes) -> bool:
+    """Tell whether a datagram with a long header may be an Initial with a token.
+
+    Nothing is parsed or checked: it is for floods. `False` is certain for an Initial.
+    """
+    if len(datagram) < 7 or datagram[0] & 0x30:
+        return False
+    at = 6 + datagram[5]
+    if at >= len(datagram):
+        return False
+    at += 1 + datagram[at]
+    return at < len(datagram) and datagram[at] != 0
 
 
 def parse_header(datagram: bytes, versions: Collection[int] = (QUIC_VERSION_1,)) -> PacketHeader | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quicbus import limits
 from quicbus.transport._packets import (
     CONNECTION_ID_SIZE,
     INITIAL_SIZE_MIN,
@@ -14,6 +15,9 @@ from quicbus.transport._packets import (
     parse_header,
 )
 from quicbus.transport._retry import RetryTokenRefused, RetryTokens
+from quicbus.transport.address_limits import AddressLimits
+from quicbus.transport.retry_switch import RetrySwitch
+from quicbus.transport.work_budget import WorkBudget
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ class Refusal:
 
     code: CloseCode
     reason: str
+    limit: str = ""
+    """The setting that was met, if one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,18 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Drop:
     reason: str
+    limit: str = ""
+    """The setting that was met, if one was."""
 
 
 Verdict = Accept | Answer | Drop
 
 
 class Admission:
-    """The decisions of one listener. `new_id` makes connection ids for Retry packets."""
+    """The decisions of one listener. `new_id` makes connection ids for Retry packets.
+
+    `handshakes` and `answers` are told how much time was spent; `addresses` which connections were accepted.
+    """
 
     def __init__(
         self,
@@ -71,12 +82,33 @@ class Admission:
         versions: tuple[int, ...],
         new_id: Callable[[int], bytes],
         tokens: RetryTokens | None = None,
+        *,
+        now: float = 0.0,
     ) -> None:
         self._settings = settings
         self._versions = versions
         self._new_id = new_id
         self._tokens = RetryTokens() if tokens is None else tokens
+        self._half_open_of_address = max(
+            settings.max_half_open // limits.HALF_OPEN_OF_ADDRESS_SHARE, limits.HALF_OPEN_OF_ADDRESS_MIN
+        )
         self.is_stopping = False
+        self.addresses = AddressLimits(settings.max_handshakes_per_address)
+        self.switch = RetrySwitch(settings.retry_auto_half_open, settings.retry_auto_rate)
+        self.handshakes = WorkBudget(settings.handshake_share, now)
+        self.answers = WorkBudget(limits.ANSWER_SHARE, now)
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether every stranger has to prove its address now."""
+        retry = self._settings.retry
+        return retry == "always" or (retry == "auto" and self.switch.is_on)
+
+    def is_flooded(self, now: float) -> bool:
+        """Whether an Initial without a token could not be answered now: it need not be looked at."""
+        if self.wants_proof:
+            return not self.answers.allows(now)
+        return self._settings.retry == "never" and not self.handshakes.allows(now)
 
     def judge(self, datagram: bytes, address: Address, connections: int, half_open: int, now: float) -> Verdict:
         """Judge a datagram whose destination id is no connection's.
@@ -91,6 +123,8 @@ class Admission:
             # RFC 9000 section 5.2.2: only for what could begin a connection, or the answer could be the larger one.
             if len(datagram) < INITIAL_SIZE_MIN:
                 return Drop("unknown_version")
+            if not self.answers.allows(now):
+                return Drop("flood")
             return Answer(make_version_negotiation(header, self._versions), is_retry=False)
         if header.type is not PacketType.INITIAL:
             return Drop("unknown_connection")
@@ -102,12 +136,13 @@ class Admission:
         self, header: PacketHeader, address: Address, connections: int, half_open: int, now: float
     ) -> Verdict:
         retry = self._settings.retry
-        wants_proof = retry == "always" or (retry == "auto" and half_open >= self._settings.retry_auto_half_open)
         has_token = bool(header.token) and retry != "never"
-        if wants_proof and not has_token:
-            return self._retry(header, address, now)
-        if half_open >= self._settings.max_half_open:  # Before its token is used up: the dialer sends it again.
-            return Drop("half_open_limit")
+        if not has_token and (self.wants_proof or (retry == "auto" and self.addresses.is_half_used(address[0], now))):
+            return self._retry(header, address, now) if self.answers.allows(now) else Drop("flood")
+        # Before its token is used up: the dialer sends it again.
+        full = self._limit_met(address, half_open, now)
+        if full is not None:
+            return full
         original, retry_source = header.destination_connection_id, None
         if has_token:
             try:
@@ -116,20 +151,43 @@ class Admission:
                 )
             except RetryTokenRefused as refused:
                 return Drop(f"token_{refused.reason}")
-        return Accept(original, retry_source, self._refusal(connections))
+        return Accept(original, retry_source, self._refusal(address, connections))
+
+    def _limit_met(self, address: Address, half_open: int, now: float) -> Drop | None:
+        """Return why no handshake may begin now."""
+        if half_open >= self._settings.max_half_open:
+            return Drop("half_open_limit", "max_half_open")
+        use = self.addresses.use(address[0])
+        if use is not None and use.unproven >= self._half_open_of_address:
+            return Drop("half_open_limit", "max_half_open")
+        if not self.addresses.may_begin(address[0], now):
+            return Drop("handshake_rate", "max_handshakes_per_address")
+        if not self.handshakes.allows(now):
+            return Drop("handshake_share", "handshake_share")
+        return None
 
     def _retry(self, header: PacketHeader, address: Address, now: float) -> Answer:
         source = self._new_id(CONNECTION_ID_SIZE)
         token = self._tokens.create(address, header.destination_connection_id, source, now)
         return Answer(make_retry(header, source, token), is_retry=True)
 
-    def _refusal(self, connections: int) -> Refusal | None:
+    def _refusal(self, address: Address, connections: int) -> Refusal | None:
         if self.is_stopping:
             return Refusal(CloseCode.GOING_AWAY, "this node is stopping; connect to another one")
-        allowed = self._settings.max_connections
-        if connections >= allowed:
-            why = f"max_connections: {connections + 1} is over the limit of {allowed}; try again in {TRY_AGAIN_S} s"
-            return Refusal(CloseCode.TOO_MANY_CONNECTIONS, why)
+        use = self.addresses.use(address[0])
+        bounds = (
+            ("max_connections", connections, self._settings.max_connections, ""),
+            (
+                "max_connections_per_address",
+                use.connections if use is not None else 0,
+                self._settings.max_connections_per_address,
+                f" for {address[0]}",
+            ),
+        )
+        for limit, count, allowed, whose in bounds:
+            if count >= allowed:
+                why = f"{limit}: {count + 1} is over the limit of {allowed}{whose}; try again in {TRY_AGAIN_S} s"
+                return Refusal(CloseCode.TOO_MANY_CONNECTIONS, why, limit)
         return None
 
 

@@ -87,7 +87,8 @@ class Connection(Protocol):
         ...
 
     def allow_undelivered(self, size: int) -> None:
-        """Set the bound on datagram bytes fed in less stream bytes that came out; `limits.UNDELIVERED_*`."""
+        """The peer has proved who it is: it is no stranger any more, and may have as many bytes under way that have not
+        come out of streams (`limits.UNDELIVERED_*`). May be called again."""
         ...
 
     def close(self, code: int, reason: str) -> None:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from quicbus.identity import mesh_of
-from quicbus.transport.admission import Accept, Admission, Answer, Drop, RefusedSession
+from quicbus.transport.admission import Admission
 from quicbus.transport.connection import shown_address
 from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
+from quicbus.transport.door import Door
 from quicbus.transport.endpoint_connection import EndpointConnection
 from quicbus.transport.path import PathMap
 from quicbus.transport.settings import EndpointSettings
@@ -29,6 +30,7 @@ from quicbus.wire.close_codes import CloseCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from quicbus.transport.admission import Accept
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
     from quicbus.transport.engine import Engine, EngineConfiguration, EngineConnection
     from quicbus.transport.network import DatagramSocket, Network, Path
@@ -43,6 +45,7 @@ FAR_DATAGRAM_SIZE = 1200
 MAX_ROUNDS = 4
 """Of sessions writing to each other in one turn; what is left then has a turn of its own."""
 CLOSE_TIMEOUT_S = 1.0
+FLOOD_CHECK_S = 1.0
 TIMER_GRANULARITY_S = 0.001
 """An engine whose timer stays due must not keep the loop from everything else."""
 
@@ -72,7 +75,9 @@ class Endpoint:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._socket: DatagramSocket | None = None
-        self._admission = Admission(settings, engine.versions, os.urandom)
+        admission = Admission(settings, engine.versions, os.urandom, now=self._loop.time())
+        self._door = Door(self, settings, admission)
+        self._flood_check: asyncio.Handle | None = None
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._timer: asyncio.Handle | None = None
@@ -83,8 +88,6 @@ class Endpoint:
         self._is_in_turn = False
         self._writing: EndpointConnection | None = None
         self._turn: asyncio.Handle | None = None
-        self._accepted = 0
-        self._half_open = 0
         self._is_closed = False
 
     @classmethod
@@ -123,7 +126,7 @@ class Endpoint:
         return self._engine
 
     def statistics(self) -> EndpointStatistics:
-        return self.counters.snapshot(len(self._table), self._half_open)
+        return self.counters.snapshot(len(self._table), self._door.half_open)
 
     def connections(self) -> list[Connection]:
         """Return the connections that are not closed, oldest first."""
@@ -151,7 +154,7 @@ class Endpoint:
         try:
             connection.begin(make_handler(connection), now)
         except BaseException:
-            self._forget(connection)
+            self.forget(connection)
             raise
         self._table.add(connection, *connection.connection_ids)
         self.mark_dirty(connection)
@@ -159,7 +162,7 @@ class Endpoint:
 
     def stop_accepting(self) -> None:
         """Refuse new connections from now on; those that are open stay."""
-        self._admission.is_stopping = True
+        self._door.admission.is_stopping = True
 
     async def close(self, reason: str = "the endpoint is closing") -> None:
         """Close every connection with GOING_AWAY, send that, and release the socket. May be called twice.
@@ -182,14 +185,14 @@ class Endpoint:
             self._release()
 
     def _release(self) -> None:
-        for handle in (self._timer, self._turn):
+        for handle in (self._timer, self._turn, self._flood_check):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._turn = None
+        self._timer = self._turn = self._flood_check = None
         self._open_socket().close()
         for connection in self._table:
             connection.abandon("the endpoint is closed")
-            self._forget(connection)
+            self.forget(connection)
         self._touched.clear()
         self._dirty.clear()
 
@@ -221,74 +224,45 @@ class Endpoint:
     def _dispatch(self, buffer: bytes, segment_size: int, identifier: bytes | None, path: Path, now: float) -> None:
         connection = None if identifier is None else self._table.find(identifier)
         if connection is not None:
-            self._feed(connection, buffer, segment_size, path, now)
+            if connection.is_stranger:
+                self._door.defer(connection, buffer, segment_size, path)
+            else:
+                self.feed(connection, buffer, segment_size, path, now)
         elif identifier is None:
             self.counters.drop("garbage", -(-len(buffer) // segment_size) if buffer else 1)
         elif not buffer[0] & 0x80:
             self.counters.drop("unknown_connection", -(-len(buffer) // segment_size))
         else:
-            for start in range(0, len(buffer), segment_size):
-                self._on_unknown(buffer[start : start + segment_size], path, now)
+            self._door.knock(buffer, segment_size, path, now)
 
-    def _feed(self, connection: EndpointConnection, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
+    # --- DoorOwner: for strangers -----------------------------------------------------------------------------------
+
+    @property
+    def make_handler(self) -> Callable[[Connection], ConnectionHandler] | None:
+        return None if self.listener is None else self.listener.make_handler
+
+    def find(self, identifier: bytes) -> EndpointConnection | None:
+        return self._table.find(identifier)
+
+    def accept(self, verdict: Accept, path: Path, now: float) -> EndpointConnection:
+        """Begin the listener's side of a connection; raises what the engine raises."""
+        assert self.listener is not None
+        configuration = self._own_configuration(self.listener.configuration, path)
+        quic = self._engine.accept(
+            configuration, verdict.original_destination_connection_id, verdict.retry_source_connection_id
+        )
+        is_validated = verdict.retry_source_connection_id is not None
+        return self._add(quic, configuration, PathMap(path, is_fixed=False), is_validated=is_validated, now=now)
+
+    def feed(self, connection: EndpointConnection, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
         self._touched[connection] = None
         try:
             connection.feed(buffer, segment_size, path, now)
         except Exception as error:
             self._give_up(connection, error)
 
-    # --- strangers --------------------------------------------------------------------------------------------------
-
-    def _on_unknown(self, datagram: bytes, path: Path, now: float) -> None:
-        if self.listener is None:
-            self.counters.drop("not_listening")
-            return
-        known = self._table.find(connection_id(datagram) or b"")
-        if known is not None:  # Several first datagrams in one GRO buffer: the first of them was accepted just now.
-            self._feed(known, datagram, len(datagram), path, now)
-            return
-        verdict = self._admission.judge(datagram, path.address, self._accepted, self._half_open, now)
-        if isinstance(verdict, Accept):
-            self._accept(self.listener, verdict, datagram, path, now)
-        elif isinstance(verdict, Answer):
-            if verdict.is_retry:
-                self.counters.retries_sent += 1
-            else:
-                self.counters.version_negotiations_sent += 1
-            self._send(path, [verdict.datagram])
-        elif isinstance(verdict, Drop):
-            self.counters.drop(verdict.reason)
-
-    def _accept(self, listener: Listener, verdict: Accept, datagram: bytes, path: Path, now: float) -> None:
-        configuration = self._own_configuration(listener.configuration, path)
-        try:
-            quic = self._engine.accept(
-                configuration, verdict.original_destination_connection_id, verdict.retry_source_connection_id
-            )
-        except Exception:
-            self.counters.drop("not_accepted")
-            peer = shown_address(path.address)
-            logger.exception("! %s could not be accepted", peer, extra={"peer": peer})
-            return
-        is_validated = verdict.retry_source_connection_id is not None
-        paths = PathMap(path, is_fixed=False)
-        connection = self._add(quic, configuration, paths, is_validated=is_validated, now=now)
-        self.counters.accepted += 1
-        self._accepted += 1
-        self._half_open += 1
-        try:
-            handler = (
-                RefusedSession(connection, verdict.refusal) if verdict.refusal else listener.make_handler(connection)
-            )
-        except Exception:
-            self.counters.handler_errors += 1
-            peer = shown_address(path.address)
-            logger.exception("! %s no session could be made", peer, extra={"peer": peer})
-            connection.abandon("no session could be made")
-            self._forget(connection)
-            return
-        connection.begin(handler, now)
-        self._feed(connection, datagram, len(datagram), path, now)
+    def send_to_stranger(self, path: Path, datagram: bytes) -> None:
+        self._send(path, [datagram])
 
     # --- Owner: for connections -------------------------------------------------------------------------------------
 
@@ -309,10 +283,10 @@ class Endpoint:
         self._table.retire(connection, connection_id)
 
     def handshake_ended(self, connection: EndpointConnection) -> None:
-        if connection.is_client:
-            self._dialing.pop(connection, None)
-        else:
-            self._half_open -= 1
+        self._dialing.pop(connection, None)
+
+    def stranger_gone(self, connection: EndpointConnection) -> None:
+        self._door.proven(connection)
 
     # --- the turn ---------------------------------------------------------------------------------------------------
 
@@ -325,17 +299,33 @@ class Endpoint:
         self._is_in_turn = True
         now = self._loop.time()
         try:
-            ready = self._collect(now)
-            for connection in ready:
-                try:
-                    self._transmit(connection, now)
-                except Exception as error:
-                    self._give_up(connection, error)
+            self._serve(now)
+            if self._door.is_waiting:
+                began = self._door.work(now)
+                self._serve(now)
+                self._door.worked(began)
+                self._watch_flood()
         finally:
             self._is_in_turn = False
         self._arm_timer()
-        if self._dirty or self._touched:
+        if self._dirty or self._touched or self._door.is_waiting:
             self._schedule_turn()
+
+    def _serve(self, now: float) -> None:
+        for connection in self._collect(now):
+            try:
+                self._transmit(connection, now)
+            except Exception as error:
+                self._give_up(connection, error)
+
+    def _watch_flood(self) -> None:
+        """While a flood has turned Retry on look once a second whether it is over."""
+        if self._flood_check is None and not self._door.is_over(self._loop.time()) and not self._is_closed:
+            self._flood_check = self._loop.call_later(FLOOD_CHECK_S, self._on_flood_check)
+
+    def _on_flood_check(self) -> None:
+        self._flood_check = None
+        self._watch_flood()
 
     def _schedule_turn(self) -> None:
         if self._turn is None and not self._is_closed:
@@ -369,7 +359,7 @@ class Endpoint:
             connection.drain(now)
             when = connection.deadline()
         if connection.is_over:
-            self._forget(connection)
+            self.forget(connection)
         elif when is not None:
             self._timers.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
 
@@ -455,13 +445,12 @@ class Endpoint:
         peer = shown_address(connection.peer_address)
         logger.error("! %s the connection failed", peer, exc_info=error, extra={"peer": peer})
         connection.abandon("internal error")
-        self._forget(connection)
+        self.forget(connection)
 
-    def _forget(self, connection: EndpointConnection) -> None:
+    def forget(self, connection: EndpointConnection) -> None:
         if connection in self._table:
             self._table.remove(connection)
             self._timers.cancel(connection)
             self._dirty.pop(connection, None)
             self._dialing.pop(connection, None)
-            if not connection.is_client:
-                self._accepted -= 1
+            self._door.forgotten(connection, self._loop.time())

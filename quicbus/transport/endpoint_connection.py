@@ -52,6 +52,7 @@ class Owner(Protocol):
     def id_issued(self, connection: EndpointConnection, connection_id: bytes) -> None: ...
     def id_retired(self, connection: EndpointConnection, connection_id: bytes) -> None: ...
     def handshake_ended(self, connection: EndpointConnection) -> None: ...
+    def stranger_gone(self, connection: EndpointConnection) -> None: ...
 
 
 class EndpointConnection:
@@ -86,6 +87,10 @@ class EndpointConnection:
         self._handler: ConnectionHandler | None = None
         self.paths = paths
         self.is_complete = False
+        self.is_stranger = not is_client
+        """It was accepted and has not proved who it is."""
+        self.unproven_size = 0
+        """Bytes received while it was a stranger."""
         self._last_heard = now
         self._last_sent = now
         self._began_at = now
@@ -106,7 +111,7 @@ class EndpointConnection:
         self._key_updates = 0
         self._key_update_at = settings.key_update_packets
         self._key_update_ping: int | None = None
-        self._undelivered = UndeliveredBytes(now)
+        self._undelivered = UndeliveredBytes(now, settings.max_unproven_size)
 
     # --- Connection: for sessions -----------------------------------------------------------------------------------
 
@@ -160,7 +165,8 @@ class EndpointConnection:
         self._owner.mark_dirty(self)
 
     def allow_undelivered(self, size: int) -> None:
-        self._undelivered.allowed = size
+        self._undelivered.allow(size)
+        self._no_stranger()
 
     def close(self, code: int, reason: str) -> None:
         self.close_for(code, reason, "local")
@@ -365,6 +371,7 @@ class EndpointConnection:
         if excess is not None and self._closing is None:
             why = f"{excess} bytes of incomplete streams are over the limit of {self._undelivered.allowed}"
             logger.warning("= %s:%d %s", *self.peer_address, why, extra=self._named)
+            self._owner.counters.hit("max_unproven_size" if self.is_stranger else "undelivered")
             self.close_for(CloseCode.LIMIT_EXCEEDED, why, "undelivered")
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -439,6 +446,7 @@ class EndpointConnection:
     def _tell_closed(self, termination: Terminated) -> None:
         handler, self._handler = self._handler, None
         self._end_handshake()
+        self._no_stranger()
         if handler is None:
             return
         self._owner.counters.close(self._close_cause or "local")
@@ -453,7 +461,13 @@ class EndpointConnection:
             self._handshake_deadline = None
             self._owner.handshake_ended(self)
 
+    def _no_stranger(self) -> None:
+        if self.is_stranger:
+            self.is_stranger = False
+            self._owner.stranger_gone(self)
+
     def _handshake_timed_out(self) -> None:
+        self._owner.counters.hit("handshake_timeout_s")
         timeout_s = self._settings.handshake_timeout_s
         why = f"the handshake with {self.peer_address[0]} port {self.peer_address[1]} took over {timeout_s:g} s"
         self.close_for(CloseCode.HANDSHAKE_TIMEOUT, why, "handshake_timeout")

@@ -21,13 +21,27 @@ class EndpointSettings:
     """Times in seconds, sizes in bytes."""
 
     retry: Literal["always", "never", "auto"] = "always"
-    """Whether a stranger first proves that it receives at its address. It costs one round trip; `auto` demands it only
-    above `retry_auto_half_open` half-open handshakes."""
+    """Whether a stranger first proves that it receives at its address. It costs one round trip; `auto` demands it
+    while there is a flood, and of addresses that begin many handshakes."""
     retry_auto_half_open: int = limits.RETRY_AUTO_HALF_OPEN
+    """`auto` is on from so many connections on that have not proved who they are,"""
+    retry_auto_rate: int = limits.RETRY_AUTO_RATE
+    """or from so many Initials without a token a second."""
     max_connections: int = limits.MAX_CONNECTIONS
     """Accepted ones. A connection over it is told so after its handshake."""
+    max_connections_per_address: int = limits.MAX_CONNECTIONS_PER_ADDRESS
+    """The same for one IPv4 address or one IPv6 network of 64 bits."""
     max_half_open: int = limits.MAX_HALF_OPEN
-    """Over it Initials are dropped; dialers repeat them by themselves."""
+    """Connections that have not proved who they are; one address has at most a quarter of them. Over it Initials are
+    dropped; dialers repeat them by themselves."""
+    max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
+    """That one address may begin in a second; over it Initials are dropped."""
+    handshake_share: float = limits.HANDSHAKE_SHARE
+    """Of the event loop's time; over it Initials are dropped."""
+    max_unproven_size: int = limits.UNDELIVERED_BEFORE_PROOF
+    """Bytes that a connection may make the endpoint hold before it has proved who it is."""
+    max_unproven_total_size: int = limits.MAX_UNPROVEN_TOTAL_SIZE
+    """Bytes received from all such connections; over it those that sent most are closed."""
     handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S
     idle_timeout_s: float = 30.0
     """The smaller one of both sides counts."""

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Counters", "EndpointStatistics"]
+__all__ = ["LIMITS", "Counters", "EndpointStatistics"]
+
+LIMITS = (
+    "handshake_share",
+    "handshake_timeout_s",
+    "max_connections",
+    "max_connections_per_address",
+    "max_half_open",
+    "max_handshakes_per_address",
+    "max_unproven_size",
+    "max_unproven_total_size",
+    "retry_auto",
+)
+"""Names of the settings that bound strangers: what is never met is shown as 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +32,7 @@ class EndpointStatistics:
     connections: int
     """Open now, half-open ones included."""
     half_open: int
-    """Accepted, but their handshake is not complete."""
+    """Accepted, but they have not proved who they are: their handshake or their proof is not complete."""
     accepted: int
     dialed: int
     closed: Mapping[str, int]
@@ -32,6 +45,8 @@ class EndpointStatistics:
     """Datagrams that came and were dropped, by reason: `garbage`, `unknown_connection`, `token_invalid` ..."""
     send_errors: Mapping[str, int]
     """Datagrams that could not be sent, by the name of the error (`EMSGSIZE` ...) or `queue_full`."""
+    limits: Mapping[str, int]
+    """How many times each limit on strangers was met, by the name of its setting; `retry_auto`: floods."""
     retries_sent: int
     version_negotiations_sent: int
     address_changes: int
@@ -52,6 +67,7 @@ class Counters:
     bytes_sent: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     send_errors: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
     retries_sent: int = 0
     version_negotiations_sent: int = 0
     address_changes: int = 0
@@ -60,6 +76,9 @@ class Counters:
 
     def drop(self, reason: str, count: int = 1) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def hit(self, limit: str) -> None:
+        self.limits[limit] = self.limits.get(limit, 0) + 1
 
     def fail_send(self, reason: str, count: int = 1) -> None:
         self.send_errors[reason] = self.send_errors.get(reason, 0) + count
@@ -80,6 +99,7 @@ class Counters:
             bytes_sent=self.bytes_sent,
             dropped=MappingProxyType(dict(self.dropped)),
             send_errors=MappingProxyType(dict(self.send_errors)),
+            limits=MappingProxyType(dict(self.limits)),
             retries_sent=self.retries_sent,
             version_negotiations_sent=self.version_negotiations_sent,
             address_changes=self.address_changes,

@@ -23,14 +23,20 @@ single small messages, would be closed for acknowledgements and headers."""
 class UndeliveredBytes:
     """The count of one connection, and its bound. `fed` and `delivered` are on the hot path."""
 
-    __slots__ = ("_acknowledged_at", "_acknowledged_sent", "_count", "_datagrams", "allowed")
+    __slots__ = ("_acknowledged_at", "_acknowledged_sent", "_count", "_datagrams", "_is_proven", "allowed")
 
-    def __init__(self, now: float) -> None:
-        self.allowed = limits.UNDELIVERED_BEFORE_PROOF
+    def __init__(self, now: float, allowed: int = limits.UNDELIVERED_BEFORE_PROOF) -> None:
+        self.allowed = allowed
+        self._is_proven = False
         self._count = 0
         self._acknowledged_at = now
         self._acknowledged_sent = 0
         self._datagrams = 0
+
+    def allow(self, size: int) -> None:
+        """The peer has proved who it is: it may make the connection hold more."""
+        self.allowed = size
+        self._is_proven = True
 
     def fed(self, size: int) -> None:
         self._count += size
@@ -42,11 +48,11 @@ class UndeliveredBytes:
     def excess(self, bytes_sent: int, datagrams_received: int, now: float) -> int | None:
         """Return the count when it is over the bound. `bytes_sent` and `datagrams_received` count from the beginning.
 
-        Up to the bound for strangers nothing but stream bytes counts as delivered.
+        For strangers nothing but stream bytes counts as delivered.
         """
         if self._count <= self.allowed:
             return None
-        if self.allowed > limits.UNDELIVERED_BEFORE_PROOF:
+        if self._is_proven:
             acknowledgements = (bytes_sent - self._acknowledged_sent) // SENT_SHARE
             quiet = int((now - self._acknowledged_at) * QUIET_BYTES_PER_S)
             overhead = (datagrams_received - self._datagrams) * DATAGRAM_OVERHEAD

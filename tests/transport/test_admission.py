@@ -116,9 +116,11 @@ def test_retry_never_accepts_at_once() -> None:
     assert judge(admission(retry="never"), initial(b"any token"), half_open=999) == Accept(FIRST_ID, None)
 
 
-def test_retry_auto_asks_above_its_number_of_half_open_handshakes() -> None:
+def test_retry_auto_asks_while_its_switch_is_on() -> None:
     listener = admission(retry="auto", retry_auto_half_open=3)
+    assert not listener.switch.update(2, 100.0)
     assert judge(listener, initial(), half_open=2) == Accept(FIRST_ID, None)
+    assert listener.switch.update(3, 100.0)
     answer = judge(listener, initial(), half_open=3)
     assert isinstance(answer, Answer)
     source, token = read_retry(answer.datagram)
@@ -128,7 +130,7 @@ def test_retry_auto_asks_above_its_number_of_half_open_handshakes() -> None:
 def test_over_the_limit_of_half_open_handshakes_a_token_is_not_used_up() -> None:
     listener = admission(max_half_open=5)
     second = retried(listener)
-    assert judge(listener, second, half_open=5) == Drop("half_open_limit")
+    assert judge(listener, second, half_open=5) == Drop("half_open_limit", "max_half_open")
     assert judge(listener, second, half_open=4) == Accept(FIRST_ID, NEW_ID)
 
 

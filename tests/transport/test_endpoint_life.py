@@ -317,7 +317,7 @@ async def test_a_new_certificate_serves_new_connections() -> None:
 async def test_a_thousand_idle_connections_wake_the_loop_rarely() -> None:
     network = MemoryNetwork()
     sessions = Recorders()
-    settings = EndpointSettings(retry="never", max_half_open=2000)
+    settings = EndpointSettings(retry="never", max_half_open=8000, max_handshakes_per_address=1000, handshake_share=1.0)
     async with (
         opened("memory", sessions, settings=settings, network=network) as here,
         opened("memory", settings=settings, network=network) as there,

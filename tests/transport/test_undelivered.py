@@ -46,7 +46,7 @@ def test_what_was_delivered_is_no_credit_for_later() -> None:
 
 def test_acknowledgements_of_what_was_sent_are_taken_off_once() -> None:
     count = UndeliveredBytes(0.0)
-    count.allowed = PROVEN
+    count.allow(PROVEN)
     count.fed(PROVEN + 1000)
     assert count.excess(1000 * SENT_SHARE, 0, 0.0) is None
     count.fed(1000)
@@ -55,7 +55,7 @@ def test_acknowledgements_of_what_was_sent_are_taken_off_once() -> None:
 
 def test_a_quiet_connection_may_ping_for_ever() -> None:
     count = UndeliveredBytes(0.0)
-    count.allowed = PROVEN
+    count.allow(PROVEN)
     for second in range(0, 10**6, 10):
         count.fed(10 * QUIET_BYTES_PER_S)
         assert count.excess(0, 0, float(second + 10)) is None
@@ -63,7 +63,7 @@ def test_a_quiet_connection_may_ping_for_ever() -> None:
 
 def test_datagrams_that_only_acknowledge_add_up_to_nothing() -> None:
     count = UndeliveredBytes(0.0)
-    count.allowed = PROVEN
+    count.allow(PROVEN)
     for number in range(1, 100_000):
         count.fed(DATAGRAM_OVERHEAD)
         assert count.excess(0, number, 0.0) is None
@@ -71,7 +71,7 @@ def test_datagrams_that_only_acknowledge_add_up_to_nothing() -> None:
 
 def test_overhead_of_datagrams_is_taken_off_once() -> None:
     count = UndeliveredBytes(0.0)
-    count.allowed = PROVEN
+    count.allow(PROVEN)
     count.fed(PROVEN + DATAGRAM_OVERHEAD)
     assert count.excess(0, 1, 0.0) is None
     count.fed(DATAGRAM_OVERHEAD)
