@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 15
 FUZZ_SECONDS ?= 6
+TOOLS := $(VENV)/tools/bin
+AUDIT_SERVICE ?= pypi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types tests format bench simulate fuzz clean
+.PHONY: help setup demo test lint types tests format bench simulate fuzz lock check-deps clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -54,6 +56,18 @@ simulate: setup ## thousands of nodes in one process: random worlds, crashes, gr
 fuzz: setup ## coverage-guided fuzzing of all that reads a peer's bytes, a few minutes; Linux, Python 3.11 to 3.14
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+$(VENV)/tools/.installed:
+	$(PYTHON) -m venv $(VENV)/tools
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9' 'uv>=0.8'
+	@touch $@
+
+lock: $(VENV)/tools/.installed ## write requirements.lock: one version of every dependency, extras too, on all platforms
+	$(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+check-deps: $(VENV)/tools/.installed ## look for known vulnerabilities in requirements.lock; fails where it can't ask
+	$(TOOLS)/python -m tools.check_dependencies $(TOOLS)/pip-audit $(AUDIT_SERVICE)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks dist build
