@@ -26,6 +26,7 @@ from quicbus.setting_values import convert_value, holds_paths
 __all__ = [
     "CONFIG_NAME",
     "ENVIRONMENT_PREFIX",
+    "TABLES",
     "ClientSettings",
     "default_data_dir",
     "find_config",
@@ -34,6 +35,10 @@ __all__ = [
 
 CONFIG_NAME = "quicbus.toml"
 ENVIRONMENT_PREFIX = "QUICBUS_"
+TABLES = frozenset({"permissions"})
+"""Of the file. They are the broker's, which reads them by itself: what they hold may change while it runs."""
+_FILE_OF_TABLES = "permissions_file"
+"""A setting of this name is, unless it is given, the file of the other settings."""
 _SETTINGS_GROUP = "quicbus.settings"
 
 S = TypeVar("S")
@@ -126,6 +131,8 @@ def load_settings(
             origins[name] = where
     if refuse_unknown:
         _refuse_unknown(unknown, names)
+    if _FILE_OF_TABLES in names and path is not None:
+        values.setdefault(_FILE_OF_TABLES, path)
     return _build(kind, values, origins)
 
 
@@ -150,8 +157,11 @@ def _file_layer(path: Path | None) -> Layer:
     except OSError as error:
         raise InvalidSetting("config", f"not readable: {error.strerror}", str(path)) from None
     for name, value in content.items():
+        if name in TABLES and isinstance(value, dict):
+            continue
         if isinstance(value, dict):
-            raise InvalidSetting(name, "settings are flat keys; there are no tables", str(path))
+            tables = ", ".join(f"[{table}]" for table in sorted(TABLES))
+            raise InvalidSetting(name, f"settings are flat keys; the only table is {tables}", str(path))
         yield name, value, str(path)
 
 

@@ -84,8 +84,13 @@ def test_unknown_keys_may_be_left_alone() -> None:
 
 def test_table_in_the_file_is_refused() -> None:
     Path("quicbus.toml").write_text('[broker]\nlisten = "x"')
-    with pytest.raises(InvalidSetting, match=r"broker .*flat keys"):
+    with pytest.raises(InvalidSetting, match=r"broker .*flat keys; the only table is \[permissions\]"):
         load()
+
+
+def test_the_table_of_permissions_is_left_to_the_broker() -> None:
+    Path("quicbus.toml").write_text('name = "mine"\n[permissions]\nno_such_key = 1\n')
+    assert load().name == "mine"
 
 
 def test_file_that_is_not_toml_is_refused_with_its_place() -> None:

@@ -54,6 +54,9 @@ class BrokerSettings:
     """PEM file with the key of `certificate`."""
     authority: Path | None = None
     """PEM file with the certificate of the authority that issued `certificate` and those of the clients."""
+    permissions_file: Path | None = None
+    """TOML file with the table `[permissions]`: who may publish and subscribe to what. Without it the file of these
+    settings, else `quicbus.toml` in the data folder; without the table everyone may do everything."""
     max_message_size: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_MESSAGE_SIZE_CEILING)] = limits.MAX_MESSAGE_SIZE
     """Payload of one message. A publisher may have two of the largest on their way."""
     max_connections: _Positive = limits.MAX_CONNECTIONS

@@ -116,6 +116,11 @@ class Admission:
         return self._sessions.mesh
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is for clients inside this process."""
+        return self.verifier is None
+
+    @property
     def tells_brokers(self) -> bool:
         """The local client ends with this broker: it has nowhere else to go."""
         return self.verifier is not None

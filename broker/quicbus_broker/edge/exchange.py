@@ -15,7 +15,9 @@ from quicbus.topics import check_filter
 from quicbus.wire.batch import parse_body
 from quicbus.wire.records import Envelope, encode_delivery_front
 from quicbus_broker.edge.remote_sources import RemoteSources
+from quicbus_broker.permissions import Policy
 from quicbus_broker.routing import Batch, Delivery, DropsChanged, Ended, Held, Orphaned, Overflow
+from quicbus_broker.routing.subscription import NOT_PERMITTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -36,7 +38,7 @@ class Exchange:
     """`origin` is this node's id, `boot` grows with each start. Batches are numbered from 1 in each boot.
 
     `malformed` counts batches and filters of other nodes that no edge should have let in, `too_large` messages that
-    came from there in batches over `max_body_size`.
+    came from there in batches over `max_body_size`. `refused_not_permitted` counts batches and subscribes of clients.
     """
 
     def __init__(
@@ -46,9 +48,12 @@ class Exchange:
         self.origin = origin
         self.boot = boot
         self.clock = clock
+        self.policy = Policy()
+        """Who may publish and subscribe to what. A node applies its own to what other nodes send, too."""
         self.sequence = 0
         self.malformed = 0
         self.too_large = 0
+        self.refused_not_permitted = 0
         self.max_body_size = sys.maxsize
         """Of a batch of another node: that may be set to another size, and a client takes what its own broker said."""
         self.remote: Remote | None = None
@@ -115,6 +120,12 @@ class Exchange:
     def disconnect(self, subscription: Subscription) -> None:
         self._leave(subscription, self.router.disconnect)
 
+    def revoke(self, subscription: Subscription) -> None:
+        """End a subscription that is no longer permitted, and tell its destination."""
+        if subscription.is_open:
+            self._leave(subscription, self.router.revoke)
+            subscription.destination.subscription_ended(subscription, NOT_PERMITTED, subscription.filter[:200])
+
     def _leave(self, subscription: Subscription, leave: Callable[[Subscription, float, list[Output]], None]) -> None:
         if not subscription.is_open:
             return
@@ -151,13 +162,16 @@ class Exchange:
         except InvalidTopic:
             self.malformed += 1
             return True
+        if group and (group, filter) not in plan.group_keys:
+            return False
+        if self.policy.restricts and not self.policy.may_relay(publisher, parsed.topic, parsed.reply_to):
+            self.router.refuse_arrived(parsed.count, 1 if group else plan.matching - len(plan.groups))
+            return True
         expires_at = now + (parsed.expires_in_ms - age_ms) / 1000 if parsed.expires_in_ms else math.inf
         envelope = Envelope(origin, boot, id, publisher, first, age_ms)
         batch = Batch(parsed, envelope, self._sources.of(origin), now, expires_at)
         if not group:
             self.router.route_arrived(batch, plan, now, outputs)
-        elif (group, filter) not in plan.group_keys:
-            return False
         else:
             self.router.route_share(batch, group, filter, now, outputs, has_arrived=True)
         self.perform(outputs)

@@ -1,18 +1,23 @@
-"""Who may publish and subscribe to what.
+"""What one session may publish and subscribe to: the grant of its name, and the rules for topics of quicbus itself.
 
 Reply topics are their session's own: whoever was told one may publish to it (its 128 random bits are the permission),
-only its session may subscribe.
+only its session may subscribe. Other topics below `$quicbus/` are for clients inside the processes of nodes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from quicbus.topics import REPLY_PREFIX
+from quicbus_broker.permissions import RESERVED, Action
+
+if TYPE_CHECKING:
+    from quicbus_broker.permissions import Policy
 
 __all__ = ["Permissions", "reply_prefix"]
 
-_RESERVED = REPLY_PREFIX.split("/")[0] + "/"
+_REPLY_PREFIX = REPLY_PREFIX.encode()
+_RESERVED_TEXT = RESERVED.decode()
 
 
 def reply_prefix(node: bytes, session: bytes) -> str:
@@ -20,25 +25,38 @@ def reply_prefix(node: bytes, session: bytes) -> str:
     return f"{REPLY_PREFIX}{node.hex()}/{session.hex()}/"
 
 
-@dataclass(frozen=True, slots=True)
 class Permissions:
-    """Of one session."""
+    """Of one session. `name` is `None` for a client inside this process, which no table restricts."""
 
-    own_reply_prefix: str
+    def __init__(self, policy: Policy, name: str | None, own_reply_prefix: str) -> None:
+        self._policy = policy
+        self._name = name
+        self._own_reply_prefix = own_reply_prefix
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Go on with the table that the policy has now."""
+        self._grant = None if self._name is None else self._policy.grant(self._name)
+        self._is_unrestricted = self._grant is None or self._grant.is_unrestricted
 
     def may_subscribe(self, filter: str) -> bool:
         """Whether a (valid) filter is allowed. One that may match a reply topic must match the session's own only."""
-        if not filter.startswith(_RESERVED):
-            return True  # leading wildcards match no `$` topics
-        second = filter[len(_RESERVED) :].split("/", 1)[0]
-        return second not in ("reply", "+", "#") or filter.startswith(self.own_reply_prefix)
+        if filter.startswith(_RESERVED_TEXT):  # leading wildcards match no `$` topics
+            return filter.startswith(self._own_reply_prefix) or (self._name is None and not _may_match_reply(filter))
+        return self._grant is None or self._grant.decide(Action.SUBSCRIBE, filter).allowed
 
     def may_publish(self, topic: bytes) -> bool:
-        """Whether a topic is allowed: a reply topic must be a whole one."""
-        if not topic.startswith(_REPLY_PREFIX):
-            return True
-        levels = topic[len(_REPLY_PREFIX) :].split(b"/", 2)
-        return len(levels) == 3 and len(levels[0]) == 32 and len(levels[1]) == 32
+        """Whether a (valid) topic is allowed: a reply topic must be a whole one."""
+        if topic.startswith(RESERVED):
+            return _is_reply_topic(topic) if topic.startswith(_REPLY_PREFIX) else self._name is None
+        grant = self._grant
+        return self._is_unrestricted or grant is None or self._policy.may_publish(grant, topic)
 
 
-_REPLY_PREFIX = REPLY_PREFIX.encode()
+def _may_match_reply(filter: str) -> bool:
+    return filter[len(_RESERVED_TEXT) :].split("/", 1)[0] in ("reply", "+", "#")
+
+
+def _is_reply_topic(topic: bytes) -> bool:
+    levels = topic[len(_REPLY_PREFIX) :].split(b"/", 2)
+    return len(levels) == 3 and len(levels[0]) == 32 and len(levels[1]) == 32

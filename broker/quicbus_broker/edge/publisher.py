@@ -155,7 +155,11 @@ class Publisher:
             self._refuse(body.number, body.count, "invalid_topic", str(error))
             return
         if not self._permissions.may_publish(body.topic):
-            self._refuse(body.number, body.count, "not_permitted", body.topic.decode()[:200])
+            self._refuse_not_permitted(body, "not_permitted", body.topic)
+            return
+        # Who answers publishes by his own permissions, which may be wider than those of who has him answer there.
+        if body.reply_to and not self._permissions.may_publish(body.reply_to):
+            self._refuse_not_permitted(body, "reply_not_permitted", body.reply_to)
             return
         self.accepted += body.count
         may_be_answered = self._exchange.publish(body, self.name, self, plan)
@@ -180,6 +184,10 @@ class Publisher:
         self._oversize += 1
         if self._oversize > limits.MAX_REFUSED_OVERSIZE:
             raise TooManyOversize(detail)
+
+    def _refuse_not_permitted(self, body: Body, reason: str, topic: bytes) -> None:
+        self._exchange.refused_not_permitted += 1
+        self._refuse(body.number, body.count, reason, topic.decode()[:200])
 
     def _refuse(self, number: int, messages: int, reason: str, detail: str, retry_after_s: float | None = None) -> None:
         self.refused += messages

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
     from quicbus_broker.edge.mesh_view import MeshView
+    from quicbus_broker.permissions import Table
 
 __all__ = ["Edge", "EdgeStatistics"]
 
@@ -57,6 +58,8 @@ class EdgeStatistics:
     """Batches and filters of other nodes that could not be read."""
     too_large: int = 0
     """Messages of other nodes that are larger than clients are told that they may be here."""
+    not_permitted: int = 0
+    """Batches and subscribes of clients that the permissions refused. Messages of other nodes stand in the books."""
 
 
 class Edge:
@@ -127,6 +130,12 @@ class Edge:
         """The mesh has other members, or they have other addresses: a later `tick` tells the clients."""
         self._are_members_changed = True
 
+    def permit(self, table: Table) -> None:
+        """Decide by another table of permissions from now on; subscriptions that it does not permit end."""
+        self.exchange.policy.replace(table)
+        for session in self._clients():
+            session.permissions_changed()
+
     def go_away(self, reason: str, deadline_s: float) -> None:
         """Ask all clients to finish; then call `close_drained`."""
         self._goes_away = (reason, deadline_s)
@@ -154,6 +163,7 @@ class Edge:
             subscriptions=len(self.exchange.router),
             malformed=self.exchange.malformed,
             too_large=self.exchange.too_large,
+            not_permitted=self.exchange.refused_not_permitted,
         )
 
     # --- what sessions tell -----------------------------------------------------------------------------------------

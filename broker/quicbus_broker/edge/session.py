@@ -97,6 +97,7 @@ class Session:
         self._wants_proof = False
         self._draining: Draining | None = None
         self._node: NodeSession | None = None
+        self._permissions: Permissions | None = None
 
     # --- what the endpoint calls ------------------------------------------------------------------------------------
 
@@ -160,6 +161,12 @@ class Session:
         """Tell the client where else it may go, in place of what it was told before."""
         if self.state is SessionState.OPEN and self._node is None and self._admission.tells_brokers:
             self._control.write(brokers)
+
+    def permissions_changed(self) -> None:
+        """There is another table: go on by it, and end the subscriptions that it does not permit."""
+        if self._permissions is not None and self.subscriber is not None and self.state is SessionState.OPEN:
+            self._permissions.refresh()
+            self.subscriber.permissions_changed()
 
     def is_drained(self, now: float) -> bool:
         """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
@@ -308,13 +315,15 @@ class Session:
         admitted = self._admission.admit(self, hello, self._binding)
         self.name = admitted.name
         exchange, edge_limits = self._admission.exchange, self._admission.limits
-        permissions = Permissions(reply_prefix(exchange.origin, admitted.session))
+        name = None if self._admission.is_local else admitted.name
+        permissions = Permissions(exchange.policy, name, reply_prefix(exchange.origin, admitted.session))
         publisher = Publisher(
             self.connection, self._control, exchange, edge_limits, name=admitted.name, permissions=permissions
         )
         self.publisher = publisher
         subscriber = Subscriber(self.connection, self._control, exchange, edge_limits, permissions)
         self.subscriber = subscriber
+        self._permissions = permissions
         self._draining = Draining(self.connection, self._control, publisher, subscriber)
         self.state = SessionState.OPEN
         self._frames.max_size = limits.MAX_CONTROL_FRAME_SIZE

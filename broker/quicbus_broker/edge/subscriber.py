@@ -120,6 +120,12 @@ class Subscriber:
                     self._control.write(SubscriptionDropped(id=subscription.id, dropped=subscription.dropped))
         self.lanes.flush()
 
+    def permissions_changed(self) -> None:
+        """End the subscriptions that are no longer permitted."""
+        for subscription in list(self.subscriptions.values()):
+            if not self._permissions.may_subscribe(subscription.filter):
+                self._exchange.revoke(subscription)
+
     def closed(self) -> None:
         """The connection is gone: all subscriptions end."""
         subscriptions, self.subscriptions = self.subscriptions, {}
@@ -153,6 +159,7 @@ class Subscriber:
         except InvalidTopic as error:
             return SubscriptionClosed(id=frame.id, reason="invalid", detail=str(error))
         if not self._permissions.may_subscribe(frame.filter):
+            self._exchange.refused_not_permitted += 1
             return SubscriptionClosed(id=frame.id, reason="not_permitted", detail=frame.filter[:200])
         bounds = (
             ("max_subscriptions", len(self.subscriptions) + 1, self._limits.max_subscriptions),

@@ -23,6 +23,7 @@ class Policy:
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
+        self.restricts = self.table.restricts
         self._grants: dict[str, Grant] = {}
         self._remembering: dict[Grant, None] = {}
         """Grants that have decided on a topic, also those that are no longer in `_grants`."""
@@ -32,6 +33,7 @@ class Policy:
     def replace(self, table: Table) -> None:
         """Decide by another table from now on. Grants that were given out are of the old one: ask for them again."""
         self.table = table
+        self.restricts = table.restricts
         self._grants.clear()
         self._forget_topics()
 
@@ -41,7 +43,7 @@ class Policy:
         if grant is None:
             if len(self._grants) >= limits.CACHED_GRANTS:
                 self._grants.clear()
-            table = self.table if is_name(name) else Table(allows_unmatched=not self.table.restricts)
+            table = self.table if is_name(name) else Table(allows_unmatched=not self.restricts)
             grant = self._grants[name] = Grant(table, name)
         return grant
 
@@ -52,7 +54,7 @@ class Policy:
 
     def may_relay(self, publisher: str, topic: bytes, reply_to: bytes) -> bool:
         """Whether a batch of another node is allowed here: by the name that the node has verified."""
-        if not self.table.restricts:
+        if not self.restricts:
             return True
         grant = self.grant(publisher)
         if grant.is_unrestricted:

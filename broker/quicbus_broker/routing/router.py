@@ -17,6 +17,7 @@ from quicbus_broker.routing.subscription import (
     DISCONNECTED,
     EXPIRED,
     NO_MEMBER,
+    NOT_PERMITTED,
     OVERFLOW,
     UNSUBSCRIBED,
     Subscription,
@@ -125,6 +126,13 @@ class Router:
             self._settled.count_dropped(EXPIRED, count)
         return True
 
+    def refuse_arrived(self, messages: int, deliveries: int) -> None:
+        """Messages of another node come no further: their publisher may not publish them by this node's table."""
+        self._arrived += messages
+        self._deliveries += messages * deliveries
+        if deliveries:
+            self._settled.count_dropped(NOT_PERMITTED, messages * deliveries)
+
     def count_no_member(self, messages: int) -> None:
         """The share of a group came back, and there is nowhere else to go with it."""
         self._deliveries += messages
@@ -167,6 +175,10 @@ class Router:
     def disconnect(self, subscription: Subscription, now: float, outputs: list[Output]) -> None:
         """The subscriber's connection is gone."""
         self._leave(subscription, DISCONNECTED, now, outputs)
+
+    def revoke(self, subscription: Subscription, now: float, outputs: list[Output]) -> None:
+        """The subscriber may have no more of it. What waited goes to the other members of its group, likewise."""
+        self._leave(subscription, NOT_PERMITTED, now, outputs)
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         """Expire what waited too long, end what blocked too long. Call it at `next_tick()`, or a little later."""

@@ -21,6 +21,7 @@ __all__ = [
     "BLOCK_TIMEOUT",
     "DISCONNECTED",
     "EXPIRED",
+    "NOT_PERMITTED",
     "NO_MEMBER",
     "OVERFLOW",
     "UNSUBSCRIBED",
@@ -33,6 +34,7 @@ OVERFLOW = "overflow"
 BLOCK_TIMEOUT = "block_timeout"
 EXPIRED = "expired"
 NO_MEMBER = "no_member"
+NOT_PERMITTED = "not_permitted"
 UNSUBSCRIBED = "unsubscribed"
 DISCONNECTED = "disconnected"
 
