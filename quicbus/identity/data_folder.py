@@ -30,7 +30,6 @@ that a first start that was cut off goes on where it stopped.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ from quicbus.identity.authority import CERTIFICATE_DAYS, Authority
 from quicbus.identity.credential import Credential
 from quicbus.identity.files import PRIVATE_FOLDER_MODE, write_file
 from quicbus.identity.folder_content import (
+    adopt_authority,
     make_authority,
     make_credential,
     make_node,
@@ -64,7 +64,7 @@ from quicbus.identity.folder_files import (
     undo,
     write,
 )
-from quicbus.identity.folder_lock import FolderInUse, FolderLock
+from quicbus.identity.folder_lock import lock_folder
 from quicbus.identity.folder_trust import (
     follow_trust,
     read_authority,
@@ -78,15 +78,18 @@ from quicbus.identity.folder_trust import (
 from quicbus.identity.issued_log import IssuedLog
 from quicbus.identity.names import Role
 from quicbus.identity.peer import ISSUE_NODE
+from quicbus.identity.prepared_folder import wants_signature
+from quicbus.identity.rotation import advance_rotation
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
     from types import TracebackType
 
+    from quicbus.identity.folder_lock import FolderLock
     from quicbus.identity.trust import TrustStore
 
-__all__ = ["Changes", "DataFolder", "load_authority", "lock_folder", "prepare_node_folder"]
+__all__ = ["Changes", "DataFolder", "load_authority", "prepare_node_folder"]
 
 
 def load_authority(path: str | os.PathLike[str]) -> Authority:
@@ -188,6 +191,7 @@ class DataFolder:
         may_create_authority: bool,
         node_name: str | None = None,
         may_be_expired: bool = False,
+        authority_is_elsewhere: bool = False,
         now: dt.datetime | None = None,
     ) -> Self:
         """Lock the folder and load it; on the first start of a mesh, make it. Raises `DataFolderError`.
@@ -196,11 +200,14 @@ class DataFolder:
         a node certificate is an error and is left as it was; `PreparedFolder` is for who brings one. `node_name` is
         used when a node certificate is made; the host's name unless given. `may_be_expired`: the caller renews the
         node's certificate before it is used; otherwise one that has expired is an error where the authority's key is
-        not here.
+        not here. `authority_is_elsewhere`: no authority is made here; without a node certificate the folder gets a key
+        and a signing request, and the error says where to have it signed.
         """
         folder = Path(path)
         now = now or dt.datetime.now(dt.UTC)
         with one_error(folder):
+            if authority_is_elsewhere and not exists(folder / NODE_FILE):
+                raise wants_signature(folder)
             if not may_create_authority and not exists(folder / NODE_FILE):
                 raise DataFolderError(
                     str(folder),
@@ -213,6 +220,7 @@ class DataFolder:
             try:
                 before = [name for name in file_names(folder) if not (is_new and name == LOCK_FILE)]
                 tidy(folder)
+                adopt_authority(folder)
                 follow_trust(folder)
                 authority = make_authority(folder, may_create_authority, now)
                 node = make_node(folder, authority, node_name, now, may_be_expired=may_be_expired)
@@ -263,15 +271,20 @@ class DataFolder:
     def renew(self, now: dt.datetime | None = None) -> bool:
         """Issue anew what is in the last third of its life, and tell whether `node` has changed.
 
-        Only with the authority's key here; keys, ids and names stay. Call it daily in a broker that runs for long.
+        Only with the authority's key here; keys, ids and names stay. A further authority takes over when its time has
+        come. Call it daily in a broker that runs for long.
         """
         if self.authority is None:
             return False
         now = now or dt.datetime.now(dt.UTC)
+        if advance_rotation(self.path, now):
+            with one_error(self.path):
+                reload_trust(self.path, self.trust, now)
+            self._follow_authorities()
         with one_error(self.path):
             node = renewed_node(self.path, self.authority, self.node, now)
             make_credential(self.path, self.authority, node, now)
-        changed, self.node = node is not self.node, node
+        changed, self.node = node.chain_pem != self.node.chain_pem, node
         return changed
 
     def install_node(
@@ -367,19 +380,3 @@ class DataFolder:
 
 def _key_id(authority: Authority | None) -> bytes:
     return b"" if authority is None else authority.key_id
-
-
-def lock_folder(folder: Path, is_new: bool) -> FolderLock:
-    """Take the lock of the broker that uses the folder; raises `DataFolderError` where another one has it."""
-    try:
-        return FolderLock(folder / LOCK_FILE)
-    except FolderInUse as error:
-        by = "another process" if error.process_id is None else f"process {error.process_id}"
-        raise DataFolderError(
-            str(folder), f"it is in use by {by}; stop that broker, or name another folder with --data-dir"
-        ) from None
-    except OSError:
-        if is_new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise

@@ -18,6 +18,7 @@ from quicbus.identity.folder_files import (
     CREDENTIAL_FILE,
     NODE_FILE,
     NODE_KEY_FILE,
+    TRUST_FILE,
     exists,
     write,
 )
@@ -26,6 +27,7 @@ from quicbus.identity.issued_log import IssuedLog
 from quicbus.identity.keys import generate_key, key_from_pem, key_to_pem
 from quicbus.identity.names import MAX_NAME_SIZE, Role
 from quicbus.identity.peer import ISSUE_NODE
+from quicbus.identity.signed_file import read_signed
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -33,9 +35,22 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["make_authority", "make_credential", "make_key", "make_node", "read_node", "renewed_node"]
+__all__ = ["adopt_authority", "make_authority", "make_credential", "make_key", "make_node", "read_node", "renewed_node"]
 
 logger = logging.getLogger("quicbus.identity")
+
+
+def adopt_authority(folder: Path) -> None:
+    """Take what `quicbus cert sign` wrote, put in place as `node.pem`: the authorities and the trust list are in it."""
+    path = folder / NODE_FILE
+    if exists(folder / AUTHORITY_FILE) or not exists(path):
+        return
+    signed = read_signed(path.read_bytes(), NODE_FILE)
+    if signed.authorities:
+        write(folder, AUTHORITY_FILE, pem.join(signed.authorities))
+        if signed.trust:
+            write(folder, TRUST_FILE, signed.trust)
+        write(folder, NODE_FILE, pem.join(signed.chain))
 
 
 def make_authority(folder: Path, may_create: bool, now: dt.datetime) -> Authority | None:

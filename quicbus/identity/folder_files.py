@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, TEMPORARY_SUFFIX, write_file
-from quicbus.identity.folder_lock import BRIEF_LOCK_FILE
+from quicbus.identity.folder_lock import BRIEF_LOCK_FILE, LOCK_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -46,7 +46,6 @@ NODE_FILE = "node.pem"
 NODE_KEY_FILE = "node-key.pem"
 CREDENTIAL_FILE = "credential.pem"
 BOOT_FILE = "boot"
-LOCK_FILE = "lock"
 REQUEST_FILE = "node-request.pem"
 TRUST_FILE = "trust.bin"
 TOKENS_FILE = "tokens.json"

@@ -26,6 +26,7 @@ else:
 
 __all__ = ["FolderInUse", "FolderLock", "lock_holder"]
 
+LOCK_FILE = "lock"
 BRIEF_LOCK_FILE = "authority.lock"
 BRIEF_LOCK_TIMEOUT_S = 5.0
 """It is held while a few small files are read and written: a fraction of a second, unless the disk is in trouble."""
@@ -77,6 +78,22 @@ def lock_holder(path: Path) -> int | None:
         return None if _try_lock(descriptor) else _read_process_id(descriptor) or 0
     finally:
         os.close(descriptor)
+
+
+def lock_folder(folder: Path, is_new: bool) -> FolderLock:
+    """Take the lock of the broker that uses the folder; raises `DataFolderError` where another one has it."""
+    try:
+        return FolderLock(folder / LOCK_FILE)
+    except FolderInUse as error:
+        by = "another process" if error.process_id is None else f"process {error.process_id}"
+        raise DataFolderError(
+            str(folder), f"it is in use by {by}; stop that broker, or name another folder with --data-dir"
+        ) from None
+    except OSError:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager

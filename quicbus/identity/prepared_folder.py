@@ -13,7 +13,6 @@ from quicbus.exceptions import DataFolderError
 from quicbus.identity import pem
 from quicbus.identity.authority import authority_mesh
 from quicbus.identity.credential import Credential
-from quicbus.identity.data_folder import lock_folder
 from quicbus.identity.folder_content import make_key
 from quicbus.identity.folder_files import (
     AUTHORITY_FILE,
@@ -28,6 +27,7 @@ from quicbus.identity.folder_files import (
     tidy,
     write,
 )
+from quicbus.identity.folder_lock import lock_folder
 from quicbus.identity.keys import generate_key
 from quicbus.identity.names import Role
 from quicbus.identity.requests import make_request, request_to_pem
@@ -43,7 +43,22 @@ if TYPE_CHECKING:
     from quicbus.identity.folder_lock import FolderLock
     from quicbus.identity.issuing import Issued
 
-__all__ = ["PreparedFolder"]
+__all__ = ["PreparedFolder", "wants_signature"]
+
+
+def wants_signature(path: str | os.PathLike[str]) -> DataFolderError:
+    """Make key and signing request of a node whose authority is elsewhere; return the error that tells what to do.
+
+    Raises `DataFolderError` where that is not possible.
+    """
+    with PreparedFolder.open(path) as prepared:
+        request = prepared.write_request()
+    return DataFolderError(
+        str(path),
+        f"no node certificate in it; have {request} signed where the authority is, with `quicbus cert sign "
+        f"{REQUEST_FILE} --node NAME --out {NODE_FILE}`, and install the result here with `quicbus cert install "
+        f"{NODE_FILE} --data-dir {path}`",
+    )
 
 
 class PreparedFolder:

@@ -141,9 +141,9 @@ def test_an_authority_is_read_back_in_any_order(authority: Authority) -> None:
 def test_what_is_no_authority_is_refused(authority: Authority) -> None:
     other, client = Authority.create(), authority.issue_client("alice")
     cases = {
-        b"": "expected one private key and one certificate",
-        authority.certificate_pem: "expected one private key and one certificate",
-        authority.private_key_pem: "expected one private key and one certificate",
+        b"": "expected one private key and the certificate",
+        authority.certificate_pem: "expected one private key and the certificate",
+        authority.private_key_pem: "expected one private key and the certificate",
         other.private_key_pem + authority.certificate_pem: "does not fit its certificate",
         client.private_key_pem + client.chain_pem: "not that of a quicbus authority",
     }

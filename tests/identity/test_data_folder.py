@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-ALL = ["authority-key.pem", "authority.pem", "credential.pem", "lock", "node-key.pem", "node.pem"]
+ALL = [
+    "authority-key.pem",
+    "authority.lock",
+    "authority.pem",
+    "credential.pem",
+    "issued.jsonl",
+    "lock",
+    "node-key.pem",
+    "node.pem",
+]
+LOCKS = ["authority.lock", "lock"]
 SECRET = ["authority-key.pem", "credential.pem", "node-key.pem"]
 ISSUE_NODE = "quicbus cert issue --node NAME --out DIR"
 
@@ -141,19 +151,19 @@ class TestLaterStarts:
             renewed = Credential.load(folder.credential_path, now=later)
             for old, new in ((node, folder.node), (local, renewed)):
                 assert (new.name, new.node_id, new.role) == (old.name, old.node_id, old.role)
-                assert new.not_after == later + 365 * DAY
+                assert new.not_after == later + 30 * DAY
         assert "renewed the certificate of node tokyo" in caplog.text
         assert "renewed the local credential" in caplog.text
 
-    def test_a_running_node_renews_in_the_last_quarter(self, path: Path) -> None:
+    def test_a_running_node_renews_in_the_last_third(self, path: Path) -> None:
         with start(path) as folder:
             node = folder.node
-            assert not folder.renew(NOW + 270 * DAY)
+            assert not folder.renew(NOW + 19 * DAY)
             assert folder.node is node
-            assert folder.renew(NOW + 280 * DAY)
-            assert folder.node.not_after == NOW + 645 * DAY
+            assert folder.renew(NOW + 21 * DAY)
+            assert folder.node.not_after == NOW + 51 * DAY
             assert folder.node_id == node.node_id
-            assert not folder.renew(NOW + 281 * DAY)
+            assert not folder.renew(NOW + 22 * DAY)
 
     @posix_only
     def test_secret_files_that_others_may_read_are_closed_again(
@@ -310,7 +320,7 @@ class TestHalfMade:
         assert why in refusal(lambda: start(path), path)
         assert contents(path) == before
 
-    @pytest.mark.parametrize("name", [name for name in ALL if name != "lock"])
+    @pytest.mark.parametrize("name", [name for name in ALL if name not in (*LOCKS, "issued.jsonl")])
     def test_a_file_of_garbage_is_named_and_left(self, name: str, path: Path) -> None:
         start(path).close()
         (path / name).write_bytes(b"garbage")
@@ -374,7 +384,7 @@ class TestFailingDisk:
         with monkeypatch.context() as patch:
             FailingDisk(patch, "replace", nth)
             refusal(lambda: start(path), path)
-        assert set(os.listdir(path)) <= {"notes.txt", "lock"}
+        assert set(os.listdir(path)) <= {"notes.txt", *LOCKS}
         start(path).close()
         assert (path / "notes.txt").read_text() == "mine"
 
