@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.topics import matches
 from quicbus_broker.mesh.outputs import State
+from quicbus_broker.simulation.stand_in_trust import StandInTrust
 from quicbus_broker.simulation.world import mesh_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def not_converged(world: World, topics: Sequence[str] = ()) -> list[str]:
     """All that keeps a world in calm from being as it should; looked at one after the other, the cheapest first."""
     return (
         unjoined(world.processes)
+        or unequal_trust(world)
         or asymmetric_links(world.processes)
         or wrong_tables(world)
         or wrong_interest(world, topics)
@@ -34,6 +36,24 @@ def not_converged(world: World, topics: Sequence[str] = ()) -> list[str]:
 
 def unjoined(processes: Iterable[Process]) -> list[str]:
     return [f"{process} has not joined" for process in processes if not mesh_of(process).is_joined]
+
+
+def unequal_trust(world: World) -> list[str]:
+    """All that run go by the latest trust list that any of them has kept, and nobody runs who is revoked in it."""
+    running = {process: world.trusts[process] for process in world.processes if process in world.trusts}
+    latest = max((StandInTrust(world.places[each.place].trust) for each in running), key=_version, default=None)
+    if latest is None:
+        return []
+    wrong = [
+        f"{process} goes by trust list {trust.version}, not {latest.version}"
+        for process, trust in running.items()
+        if trust.version != latest.version
+    ]
+    return wrong + [f"{process} runs, and is revoked" for process in running if latest.is_revoked(process.node)]
+
+
+def _version(trust: StandInTrust) -> int:
+    return trust.version
 
 
 def asymmetric_links(processes: Sequence[Process]) -> list[str]:
@@ -63,6 +83,9 @@ def wrong_tables(world: World) -> list[str]:
         members = {member.node: member for member in mesh_of(process).members()}
         for place in world.places:
             member = members.pop(place.node, None)
+            if process in world.trusts and world.trusts[process].is_revoked(place.node):
+                wrong += [f"{process} has {place.name} for a member, which is revoked"] * (member is not None)
+                continue
             facts = None
             if member is not None:
                 facts = member.state, member.boot, member.addresses, member.mode, member.name

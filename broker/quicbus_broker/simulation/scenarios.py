@@ -70,6 +70,7 @@ class Scenario:
         self.is_faultless = seed % 5 == 0
         self._loses_processes = seed % 5 > 1
         """Otherwise all counters are there in the end, and the books must balance."""
+        self._revokes = self._loses_processes and seed % 3 == 0
         config = MeshConfig(
             small_mesh=rng.choice((2, 4, 6)),
             direct_max=rng.choice((0, 1, 3, 8)),
@@ -213,7 +214,7 @@ class Scenario:
         load = [self._subscribe, self._unsubscribe]
         if not self._loses_processes:
             kinds = [kind for kind in kinds if kind not in (self._crash, self._restart, self._leave, self._clone)]
-        return self._rng.sample(kinds, self._rng.randint(2, len(kinds))) + load
+        return self._rng.sample(kinds, self._rng.randint(2, len(kinds))) + load + [self._revoke] * self._revokes
 
     def _disturb(self) -> None:
         world = self.world
@@ -246,7 +247,7 @@ class Scenario:
 
     def _restart(self) -> None:
         """Start what is down; its seeds are named again, or only what it remembers."""
-        down = [place for place in self.world.places if not place.is_up and place.boot]
+        down = [place for place in self.world.places if not place.is_up and place.boot and not place.is_told]
         if down:
             place = self._rng.choice(down)
             is_told = place.index in SEEDS or not place.remembered or self._rng.random() < 0.7
@@ -260,6 +261,15 @@ class Scenario:
     def _leave(self) -> None:
         if (process := self._any()) and not process.is_paused:
             self.world.leave(process)
+
+    def _revoke(self) -> None:
+        """Revoke a node, at another one that runs: others, and it itself, may be away, or cut off."""
+        places = [place for place in self.world.places[len(SEEDS) :] if place.node not in self.world.revoked]
+        running = [process for process in self.world.processes if not process.is_paused]
+        if places and running:
+            place, process = self._rng.choice(places), self._rng.choice(running)
+            if process.node != place.node:
+                self.world.revoke(place, process)
 
     def _pause(self) -> None:
         if process := self._any():
@@ -316,8 +326,11 @@ class Scenario:
             if not world.places[process.place].is_up:
                 # The later boot that it never met is gone again: nobody is left who could tell it to stop.
                 world.crash(process)
+            elif process.node in world.revoked and process.mode == "server":
+                # It dials nobody, and nobody dials it any more.
+                world.crash(process)
         for place in world.places:
-            if not place.is_up and (place.index in SEEDS or self._rng.random() < 0.5):
+            if not place.is_up and not place.is_told and (place.index in SEEDS or self._rng.random() < 0.5):
                 world.start(place, self._seeds_for(place.index), mode=self._modes[place.index])
         calm_s = world.schedule.run_while(lambda: bool(self._wrong()), CONVERGENCE_LIMIT_S, step_s=2.0)
         if math.isinf(calm_s):

@@ -13,10 +13,12 @@ import msgspec
 from msgspec.structs import replace
 
 from quicbus.wire.node_frames import InterestPiece, MemberRecord, Signed
-from quicbus_broker.mesh.signing import Forged
+from quicbus_broker.mesh.signing import Forged, Revoked
+from quicbus_broker.mesh.trust.keeper import NoTrust
 
 if TYPE_CHECKING:
     from quicbus_broker.mesh.outputs import NodeId
+    from quicbus_broker.mesh.trust.keeper import TrustKeeper
 
 __all__ = ["CHAIN", "StandInMesh", "StandInSigning"]
 
@@ -57,9 +59,10 @@ class StandInMesh:
 class StandInSigning:
     """`Signing` of one node."""
 
-    __slots__ = ("_known", "_me", "_mesh")
+    __slots__ = ("_known", "_me", "_mesh", "_trust")
 
-    def __init__(self, mesh: StandInMesh, me: NodeId) -> None:
+    def __init__(self, mesh: StandInMesh, me: NodeId, trust: TrustKeeper | None = None) -> None:
+        self._trust: TrustKeeper = trust or NoTrust()
         self._mesh = mesh
         self._me = me
         self._known: set[NodeId] = set()
@@ -70,6 +73,8 @@ class StandInSigning:
 
     def open_record(self, signed: Signed) -> MemberRecord:
         record = self._mesh.open(signed, MemberRecord)
+        if self._trust.is_revoked(record.node):
+            raise Revoked("the key of its node is revoked")
         if not self._mesh.trusts_all:
             self._known.add(record.node)
         return record
@@ -90,7 +95,7 @@ class StandInSigning:
         return self.knows(origin) and _sign(origin, signed) == signature
 
     def knows(self, node: bytes) -> bool:
-        return self._mesh.trusts_all or node in self._known
+        return (self._mesh.trusts_all or node in self._known) and not self._trust.is_revoked(node)
 
 
 def _sign(origin: NodeId, payload: bytes) -> bytes:

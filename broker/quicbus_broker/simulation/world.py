@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quicbus_broker.mesh.config import MeshConfig
-from quicbus_broker.mesh.outputs import Deliver, MemberChanged, Superseded
+from quicbus_broker.mesh.outputs import Deliver, MemberChanged, MemberRevoked, SelfRevoked, Superseded, TrustLearned
 from quicbus_broker.mesh.state import Mesh
 from quicbus_broker.simulation.application import Ledger, Message, Subscription
 from quicbus_broker.simulation.chance import chance
@@ -16,6 +16,7 @@ from quicbus_broker.simulation.network import Network
 from quicbus_broker.simulation.process import Machine, Process
 from quicbus_broker.simulation.schedule import Schedule
 from quicbus_broker.simulation.stand_in_signing import StandInMesh, StandInSigning
+from quicbus_broker.simulation.stand_in_trust import StandInTrust, trust_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ class Place:
     boot: int = 0
     wall_offset_s: float = 0.0
     remembered: tuple[tuple[NodeId, str], ...] = ()
+    trust: bytes = b""
+    """The trust list that it knows."""
     started: list[Process] = field(default_factory=list)
     starts: int = 0
     has_left: bool = False
@@ -74,6 +77,11 @@ class Place:
     @property
     def is_up(self) -> bool:
         return self.process is not None and self.process.is_up
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it knows that it is revoked, and does not start any more."""
+        return StandInTrust(self.trust).is_revoked(self.node)
 
 
 def mesh_of(process: Process) -> Mesh:
@@ -101,6 +109,9 @@ class World:
         self.ledger = Ledger()
         self.signing = StandInMesh(trusts_all=trusts_all)
         self.places: list[Place] = []
+        self.revoked: dict[NodeId, None] = {}
+        self.trusts: dict[Process, StandInTrust] = {}
+        """What each process goes by, where it was started with `start`."""
         self.events: Counter[str] = Counter()
         self.on_member_changed: Callable[[Process, MemberChanged], None] | None = None
         self.on_delivered: Callable[[Process, Deliver], None] | None = None
@@ -161,22 +172,25 @@ class World:
         place.has_left = False
         return process
 
-    def make_mesh(self, place: Place, mode: str, boot: int) -> Mesh:
+    def make_mesh(self, place: Place, mode: str, boot: int, trust: StandInTrust) -> Mesh:
         return Mesh(
             me=place.node,
             name=place.name,
             boot=boot,
             mode=mode,
-            signing=StandInSigning(self.signing, place.node),
+            signing=StandInSigning(self.signing, place.node, trust),
             config=self.config,
             rng=chance(self.rng.getrandbits(64)),
+            trust=trust,
         )
 
     def start(self, place: Place, seeds: Sequence[str] = (), *, mode: str = "hybrid", moves: bool = False) -> Process:
         """Start a broker: at the address of the last time, unless it `moves`."""
         if moves:
             place.starts += 1
-        process = self.make_process(place, mode, make_machine=lambda boot: self.make_mesh(place, mode, boot))
+        trust = StandInTrust(place.trust)
+        process = self.make_process(place, mode, make_machine=lambda boot: self.make_mesh(place, mode, boot, trust))
+        self.trusts[process] = trust
         self.say(f"{place.name} starts at {process.address}, boot {process.boot}, seeds {list(seeds)}")
         addresses = (process.address,) if mode != "client" else ()
         process.perform(
@@ -198,6 +212,15 @@ class World:
         self.places[process.place].has_left = True
         process.perform(mesh_of(process).leave(process.now))
         self.schedule.after(_STOP_GRACE_S, process.stop)
+
+    def revoke(self, place: Place, at: Process) -> None:
+        """Revoke a node, at a process whose data folder the authority's list is put into."""
+        self.say(f"{place.name} is revoked, at {at}")
+        self.revoked[place.node] = None
+        signed = trust_list(len(self.revoked), self.revoked)
+        self.trusts[at].take(signed)
+        self.places[at.place].trust = signed
+        at.perform(mesh_of(at).trust_changed(at.now))
 
     def pause(self, process: Process, for_s: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
@@ -293,6 +316,13 @@ class World:
                 self.on_member_changed(process, output)
             if self.trace is not None:
                 self.say(f"{process} sees {output.name} {output.before} -> {output.after}")
+        elif isinstance(output, TrustLearned):
+            self.places[process.place].trust = output.signed
+        elif isinstance(output, MemberRevoked):
+            self.say(f"{process} expels {output.name}")
+        elif isinstance(output, SelfRevoked):
+            self.say(f"{process} is told that it is revoked")
+            self.schedule.at(self.now, process.stop)
         elif isinstance(output, Superseded):
             self.say(f"{process} is superseded by boot {output.boot}")
             self.schedule.at(self.now, process.stop)

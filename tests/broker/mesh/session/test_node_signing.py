@@ -13,7 +13,7 @@ from quicbus.identity import Authority, Credential, SignatureContext, Verifier, 
 from quicbus.wire.node_frames import InterestEntry, InterestPiece, MemberRecord, Signed
 from quicbus_broker.mesh.interest.own_interest import PIECE_SIZE, _parts
 from quicbus_broker.mesh.session.node_signing import MAX_PIECE_SIZE, MAX_RECORD_SIZE, NodeSigning
-from quicbus_broker.mesh.signing import Expired, Forged
+from quicbus_broker.mesh.signing import Expired, Forged, Revoked
 from tests.broker.mesh.linked import authority, node_credential
 from tests.identity.certificates import impostor_of
 
@@ -72,6 +72,22 @@ def test_once_a_record_was_opened_its_node_can_be_checked() -> None:
     assert tokyo.knows(OSLO.node_id)
     assert tokyo.check_bundle(OSLO.node_id, b"bundle", signature)
     assert tokyo.open_interest(interest) == PIECE
+
+
+def test_nothing_of_a_revoked_node_is_taken_whatever_was_known_of_it() -> None:
+    revoked: list[bytes] = []
+    verifier = Verifier(authority().certificate_pem, authority().mesh)
+    tokyo = NodeSigning(lambda: TOKYO, verifier, Clock(), is_revoked=revoked.__contains__)
+    oslo = signing_of(OSLO)
+    tokyo.open_record(sealed(OSLO))
+    revoked.append(OSLO.node_id)
+
+    assert not tokyo.knows(OSLO.node_id)
+    assert not tokyo.check_bundle(OSLO.node_id, b"bundle", oslo.sign_bundle(b"bundle"))
+    with pytest.raises(Forged, match="no record is known"):
+        tokyo.open_interest(oslo.seal_interest(PIECE))
+    with pytest.raises(Revoked, match="key is revoked"):
+        tokyo.open_record(sealed(OSLO))
 
 
 @pytest.mark.parametrize("signature", [b"", b"x" * 70, b"x" * 81])
