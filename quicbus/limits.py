@@ -69,6 +69,11 @@ MAX_TRUST_SIZE = 200_000
 """Of the signed list of authorities and revocations: it travels in one control frame, to nodes and to clients."""
 MAX_KNOWN_KEYS = 131_072
 """Public keys of nodes that are kept to check signatures, about 1 KiB each; that of the oldest record goes first."""
+SENT_SHARES_SIZE = 32 * 1024 * 1024
+SENT_SHARES_RETENTION_S = 300.0
+"""Shares of groups that were sent to other nodes and may come back: what is not kept any more is not believed."""
+MAX_INTEREST_SIZE = 8 * 1024 * 1024
+"""Bytes of the filters and groups of one member, which all nodes keep: those of eight clients at their limit."""
 MAX_DIALED_ADDRESSES = 16
 """Of one name."""
 
@@ -159,6 +164,7 @@ assert MAX_TRUST_SIZE + 64 * 1024 <= MAX_JOINED_SIZE
 assert MAX_JOIN_REQUEST_SIZE + 512 < MAX_JOIN_SIZE < UNDELIVERED_BEFORE_PROOF
 assert RETRY_AUTO_HALF_OPEN <= MAX_HALF_OPEN // HALF_OPEN_OF_ADDRESS_SHARE, "forged addresses must not fill a share"
 assert 2 * MAX_TOPIC_SIZE <= MAX_FILTERS_SIZE, "one subscription must be allowed, whatever its filter"
+assert MAX_INTEREST_SIZE >= 2 * MAX_FILTERS_SIZE
 assert PUBLISH_WINDOW > MAX_MESSAGE_SIZE + BATCH_OVERHEAD
 assert LINK_WAITING_SIZE >= LINK_WINDOW + 32 * PUBLISH_WINDOW, "publishers are held back after a window's worth"
 assert LINK_WINDOW + UNDELIVERED_SLACK > 2 * MAX_MESSAGE_SIZE

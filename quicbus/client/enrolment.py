@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quicbus import limits
-from quicbus.client.urls import BrokerUrl, parse_url
+from quicbus.client.urls import parse_url
 from quicbus.exceptions import (
     AuthorityUnavailable,
     ConnectFailed,
@@ -26,7 +26,6 @@ from quicbus.exceptions import (
 )
 from quicbus.identity import Credential, server_name_of
 from quicbus.identity.issuing import Issued, IssueRequest
-from quicbus.identity.pem import certificate_from_der
 from quicbus.identity.requests import make_request
 from quicbus.identity.trust import TrustStore
 from quicbus.transport.connection import shown_address
@@ -40,15 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    from quicbus.identity.names import Role
+    from quicbus.client.urls import BrokerUrl
     from quicbus.identity.tokens import JoinToken
     from quicbus.transport.connection import Address, Connection
     from quicbus.transport.engine import Engine, Terminated
     from quicbus.transport.network import Network
 
-__all__ = ["CertificateOffice", "Enrolled"]
+__all__ = ["Answer", "CertificateOffice", "renewal_request", "renewed_credential"]
 
 _log = logging.getLogger("quicbus.client")
 
@@ -57,20 +54,16 @@ HANDSHAKE_TIMEOUT_S = 5.0
 """For one address: QUIC itself repeats a lost first datagram several times in it."""
 ANSWER_TIMEOUT_S = limits.JOIN_ANSWER_TIMEOUT_S + 5.0
 """The node that was dialed waits for the authority for a little less."""
-_TLS_REFUSALS = frozenset(0x100 + alert for alert in (42, 43, 45, 46, 48, 51, 120, 40))
-"""Bad certificate, unsupported, expired, unknown, unknown authority, bad signature, no common ALPN (qh3: handshake
-failure)."""
+_TLS_REFUSALS = frozenset(0x100 + alert for alert in (40, 42, 43, 45, 46, 48, 51, 120))
+"""Handshake failure (qh3: no common ALPN), bad certificate, unsupported, expired, unknown, unknown authority, bad
+signature, no common ALPN."""
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolled:
-    """What came of a request."""
+class Answer:
+    """What a node answered, not yet compared with what was asked for."""
 
-    credential: Credential
-    local: Credential | None
-    """For the local applications of a node that joined, where it asked for it."""
-    trust: bytes
-    """The trust list of the mesh, to keep; empty where it has none."""
+    issued: Issued
     brokers: tuple[str, ...]
     """URLs of brokers of the mesh, the one that answered first."""
 
@@ -83,40 +76,26 @@ class CertificateOffice:
         self._network = network
         self._qlog_dir = qlog_dir
 
-    async def join(
-        self,
-        token: JoinToken,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        local_key: ec.EllipticCurvePrivateKey | None = None,
-    ) -> Enrolled:
-        """Redeem a token for the certificate of `key`; with `local_key`, a node's local credential too.
+    async def join(self, token: JoinToken, csr: bytes, local_csr: bytes = b"") -> Answer:
+        """Redeem a token for the certificate of the key of `csr`; with `local_csr`, a node's local credential too.
 
         Asking again with the same key, after an answer was lost, uses up nothing more. Raises `CredentialRefused`
-        with the sentence of who refused, `AuthorityUnavailable` where it may work later, `ConnectFailed` with each
-        seed and its cause, `CredentialError` where what was issued is not what the token promised.
+        with the sentence of who refused, `AuthorityUnavailable` where it may work later, and `ConnectFailed` with
+        each seed and its cause. What was issued is to be checked: `Credential.from_issued`, `PreparedFolder.install`.
         """
-        csr = make_request(key)
-        local_csr = make_request(local_key) if local_key is not None else b""
         request = IssueRequest(csr=csr, token_id=token.id, signature=token.sign(csr, local_csr), local_csr=local_csr)
         urls = [parse_url(f"quic://{seed}", "token") for seed in token.seeds]
-        answer, url = await self._ask(urls, token.authorities_pem, token.mesh, request)
-        return _taken(answer, url, token.authorities_pem, token.mesh, token.role, key, local_key)
+        return await self._ask(urls, token.authorities_pem, token.mesh, request)
 
-    async def renew(self, credential: Credential, urls: Sequence[BrokerUrl]) -> Enrolled:
-        """Have a certificate issued anew, for the same key; it may have expired not long ago.
+    async def renew(self, credential: Credential, urls: Sequence[BrokerUrl]) -> Credential:
+        """Return the credential with a new certificate for the same key; the old one may have expired not long ago.
 
-        Raises as `join` does.
+        Raises as `join` does, and `CredentialError` where what was issued does not fit.
         """
-        request = renewal_request(credential)
-        answer, url = await self._ask(urls, credential.authority_pem, credential.mesh, request)
-        return _taken(
-            answer, url, credential.authority_pem, credential.mesh, credential.role, credential.private_key, None
-        )
+        answer = await self._ask(urls, credential.authority_pem, credential.mesh, renewal_request(credential))
+        return renewed_credential(credential, answer.issued, dt.datetime.now(dt.UTC))
 
-    async def _ask(
-        self, urls: Sequence[BrokerUrl], authority_pem: bytes, mesh: str, request: IssueRequest
-    ) -> tuple[Joined, BrokerUrl]:
+    async def _ask(self, urls: Sequence[BrokerUrl], authority_pem: bytes, mesh: str, request: IssueRequest) -> Answer:
         """Ask one node after the other, until one has the answer or a refusal that all would give."""
         causes: list[tuple[str, str]] = []
         unavailable: AuthorityUnavailable | None = None
@@ -130,10 +109,12 @@ class CertificateOffice:
         frame = encode_frame(JoinRequest(version=JOIN_VERSION, agent=AGENT, request=request.encode()))
         for url in urls:
             try:
-                return await self._ask_url(url, configuration, frame), url
+                joined = await self._ask_url(url, configuration, frame)
+                issued = Issued.decode(joined.issued)
+                return Answer(issued, tuple(dict.fromkeys((str(url), *joined.brokers))))
             except AuthorityUnavailable as error:
                 unavailable = error
-            except ConnectionFailed as error:
+            except (ConnectionFailed, ProtocolViolation) as error:
                 causes.append((str(url), str(error)))
             _log.info("= %s gave no certificate", url, extra={"peer": str(url)})
         raise unavailable or ConnectFailed(causes)
@@ -161,9 +142,8 @@ class CertificateOffice:
     async def _ask_address(self, address: Address, configuration: EngineConfiguration, frame: bytes) -> Joined:
         asking = _Asking(frame)
         settings = EndpointSettings(handshake_timeout_s=HANDSHAKE_TIMEOUT_S)
-        bind = (address[0], 0) if self._network is not None else None
         try:
-            endpoint = await Endpoint.open(bind=bind, engine=self._engine, settings=settings, network=self._network)
+            endpoint = await Endpoint.open(bind=None, engine=self._engine, settings=settings, network=self._network)
         except OSError as error:
             raise ConnectionFailed(f"no UDP socket: {error}") from error
         async with endpoint:
@@ -187,49 +167,20 @@ def renewal_request(credential: Credential) -> IssueRequest:
     return IssueRequest(csr=make_request(credential.private_key), chain=tuple(credential.chain_der))
 
 
-def renewed(credential: Credential, issued: Issued) -> Enrolled:
-    """Return the credential with what was issued for it; raises `CredentialError` where that does not fit."""
-    joined = Joined(issued=issued.encode())
-    key = credential.private_key
-    return _taken(joined, None, credential.authority_pem, credential.mesh, credential.role, key, None)
+def renewed_credential(credential: Credential, issued: Issued, now: dt.datetime) -> Credential:
+    """Return the credential with what was issued for it; raises `CredentialError` where that does not fit.
 
-
-def _taken(
-    answer: Joined,
-    url: BrokerUrl | None,
-    authority_pem: bytes,
-    mesh: str,
-    role: Role,
-    key: ec.EllipticCurvePrivateKey,
-    local_key: ec.EllipticCurvePrivateKey | None,
-) -> Enrolled:
-    from quicbus.identity import Role as Roles
-
-    try:
-        issued = Issued.decode(answer.issued)
-    except ProtocolViolation as error:
-        raise CredentialError(f"what was issued is unreadable ({error.detail}); try another node of the mesh") from None
-    now = dt.datetime.now(dt.UTC)
-    trust = TrustStore(mesh, authority_pem)
-    credential = _credential(issued.chain, trust, key, role, now)
-    local = None
-    if local_key is not None and issued.local_chain:
-        local = _credential(issued.local_chain, trust, local_key, Roles.CLIENT, now)
-    first = (str(url),) if url is not None else ()
-    return Enrolled(credential, local, trust.raw, tuple(dict.fromkeys((*first, *answer.brokers))))
-
-
-def _credential(
-    chain: Sequence[bytes], trust: TrustStore, key: ec.EllipticCurvePrivateKey, role: Role, now: dt.datetime
-) -> Credential:
-    source = "what was issued"
-    credential = Credential.from_parts(
-        key, [certificate_from_der(der, source) for der in chain], trust.authorities, source
-    )
-    if credential.mesh != trust.mesh:
-        raise CredentialError(f"{source} is of mesh {credential.mesh}, not {trust.mesh}; try another node of the mesh")
-    credential.check(source, role=role, now=now)
-    return credential
+    New authorities are taken from the trust list only, which one that was trusted before must have signed.
+    """
+    source = "the renewed certificate"
+    trust = TrustStore(credential.mesh, credential.authority_pem)
+    if issued.trust:
+        trust.take(issued.trust, now)
+    new = Credential.from_issued(credential.private_key, issued.chain, trust.authorities, source)
+    new.check(source, role=credential.role, now=now)
+    if (new.mesh, new.name) != (credential.mesh, credential.name):
+        raise CredentialError(f"{source} is for {new.name} of mesh {new.mesh}; try another node of the mesh")
+    return new
 
 
 class _Asking:

@@ -78,7 +78,7 @@ def test_every_frame_of_joining_and_each_of_its_fields_is_described(cls: type[Fr
         (f"group `{AUTHORITY_GROUP}`", True),
         ("8 KiB of stream data", limits.MAX_JOIN_SIZE == 8 << 10),
         ("at most 7 KiB", limits.MAX_JOIN_REQUEST_SIZE == 7 << 10),
-        ("at most 64 KiB", limits.MAX_JOINED_SIZE == 64 << 10),
+        ("at most 320 KiB", limits.MAX_JOINED_SIZE == 320 << 10),
         ("32 connections", limits.MAX_JOINERS == 32),
         ("8 from one address", limits.MAX_JOINERS_PER_ADDRESS == 8),
         ("within 10 s", limits.JOIN_ANSWER_TIMEOUT_S == 10),

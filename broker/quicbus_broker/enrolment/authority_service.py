@@ -105,7 +105,7 @@ class AuthorityService:
 
 
 def _issued(answer: AuthorityAnswer) -> Issued:
-    if answer.issued:
+    if answer.issued or not answer.code:
         return Issued.decode(answer.issued)
     try:
         code = CloseCode(answer.code)
