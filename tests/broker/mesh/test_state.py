@@ -406,7 +406,10 @@ def test_a_pause_travels_to_the_origin_and_ends_with_the_connection() -> None:
 def test_a_share_without_members_comes_back() -> None:
     net = Net()
     machines = mesh_of(net, 2)
-    batch = BundleBatch(1, 0, 1, 0, "alice", encode_body(b"a", [b"x"], number=1), "workers", "a")
+    body = encode_body(b"a", [b"x"], number=1)
+    share = Publication(1, "alice", b"a", body, machines[0].plan(b"a", ()))
+    net.perform(machines[0].me, machines[0].send_share(share, machines[1].me, "workers", "a", net.now))
+    (batch,) = [each.batch for each in net.told[machines[1].me] if isinstance(each, Deliver)]
     net.perform(machines[1].me, machines[1].give_back(machines[0].me, batch, 5, net.now))
     assert Returned(machines[1].me, batch, 5) in net.told[machines[0].me]
 

@@ -30,6 +30,7 @@ from quicbus.wire.node_frames import Head
 from quicbus_broker.mesh.messages.broadcast import Broadcast
 from quicbus_broker.mesh.messages.numbering import Numbering
 from quicbus_broker.mesh.messages.sequencer import Sequencer
+from quicbus_broker.mesh.messages.shares import SentShares, ShareAltered, ShareUnknown
 from quicbus_broker.mesh.messages.waiting import Waiting
 from quicbus_broker.mesh.outputs import Misbehaved, Returned, SendBundle, SendFrame
 
@@ -105,6 +106,7 @@ class Traffic:
         self._signing = signing
         self._config = config
         self._waiting = Waiting(config.dial_timeout_s)
+        self._shares = SentShares()
         self._broadcasts = 0
         """Numbered without holes: what is missing of them is noticed."""
         self._number = 0
@@ -203,6 +205,8 @@ class Traffic:
         target_boot = entry.record.boot
         sequence = self.numbering.next_direct(node, target_boot, lane)
         batch = self._batch(publication, lane, sequence, after, group, filter)
+        if group:
+            self._shares.sent(node, batch, now)
         self._number += 1
         bundle = Bundle(
             KIND_DIRECT, self._me, self._boot, self._number, node, target_boot, (batch,), age_ms=publication.age_ms
@@ -288,6 +292,7 @@ class Traffic:
     def forget(self, node: NodeId) -> None:
         """The node is no longer a member."""
         self._waiting.forget(node)
+        self._shares.forget(node)
         self.broadcast.forget(node)
         self.sequencer.forget(node)
         self.numbering.forget(node)
@@ -329,7 +334,19 @@ class Traffic:
         elif bundle.origin != node or bundle.target != self._me:
             outputs.append(Misbehaved(node, "returned by, or to, another node"))
         else:
-            outputs.extend(Returned(node, batch, bundle.age_ms) for batch in bundle.batches)
+            for batch in bundle.batches:
+                self._take_back(node, batch, bundle.age_ms, outputs)
+
+    def _take_back(self, node: NodeId, returned: BundleBatch, age_ms: int, outputs: list[Output]) -> None:
+        try:
+            sent = self._shares.take_back(node, returned)
+        except ShareUnknown:
+            self._drop("unknown_share", returned.body)
+        except ShareAltered:
+            self._drop("altered_share", returned.body)
+            outputs.append(Misbehaved(node, "gave back a share with other messages than it was sent"))
+        else:
+            outputs.append(Returned(node, sent, age_ms))
 
     def on_skipped(self, node: NodeId, skipped: Skipped, now: float, outputs: list[Output]) -> None:
         if skipped.boot == self._boot:
@@ -388,6 +405,10 @@ class Traffic:
 
     def next_timer(self) -> float:
         return min(self.broadcast.next_timer(), self.sequencer.next_timer(), self._waiting.next_timer())
+
+    def sweep(self, now: float) -> None:
+        """Forget what is over. Called now and then."""
+        self._shares.expire(now)
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         if now >= self.broadcast.next_timer():

@@ -266,14 +266,33 @@ def test_broadcasts_are_numbered_without_holes_whatever_goes_directly_in_between
 
 def test_a_share_comes_back_to_its_origin() -> None:
     world = World()
-    returned = Bundle(KIND_RETURNED, NODE, 20, 1, ME, 0, direct().batches)
-    assert world.take(NODE, returned) == [Returned(NODE, returned.batches[0])]
     outputs: list[Output] = []
+    world.connected[NODE] = None
+    world.traffic.send_share(Publication(1, "alice", b"a", BODY, MeshPlan()), NODE, "workers", "a", 0.0, outputs)
+    share = outputs.pop()
+    assert isinstance(share, SendBundle)
+    (batch,) = share.bundle.batches
+    returned = Bundle(KIND_RETURNED, NODE, 20, 1, ME, 0, (batch,))
+    assert world.take(NODE, returned) == [Returned(NODE, batch)]
+    assert world.take(NODE, returned) == []
+    assert world.traffic.dropped["unknown_share"] == 2
+    world.connected.clear()
     assert not world.traffic.give_back(NODE, returned.batches[0], 7, outputs)
     world.connected[NODE] = None
     assert world.traffic.give_back(NODE, returned.batches[0], 7, outputs)
     assert isinstance(outputs[0], SendBundle)
     assert (outputs[0].bundle.kind, outputs[0].bundle.age_ms) == (KIND_RETURNED, 7)
+
+
+def test_a_share_that_comes_back_with_other_messages_is_an_offence() -> None:
+    world = World()
+    outputs: list[Output] = []
+    world.connected[NODE] = None
+    world.traffic.send_share(Publication(1, "alice", b"a", BODY, MeshPlan()), NODE, "workers", "a", 0.0, outputs)
+    altered = BundleBatch(1, LANE, 1, 0, "alice", encode_body(b"a", [b"one", b"2"], number=1), "workers", "a")
+    (offence,) = world.take(NODE, Bundle(KIND_RETURNED, NODE, 20, 1, ME, 0, (altered,)))
+    assert isinstance(offence, Misbehaved)
+    assert world.traffic.dropped["altered_share"] == 2
 
 
 def test_a_turn_is_broadcast_as_one_bundle_under_one_signature() -> None:
