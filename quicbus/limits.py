@@ -115,6 +115,12 @@ MAX_SUBSCRIPTIONS = 10_000
 MAX_FILTERS_SIZE = 1024 * 1024
 """Bytes of all filters and group names of one client: 100 for each subscription. Filters of 64 KiB that all match would
 hold 640 MB, and each byte of them costs 60 ns for every topic that is new (measured)."""
+MAX_PUBLISH_DELAY_S = 2.0
+"""Who publishes faster than a rate gets no credit until that is paid off; who owes more than this is refused."""
+MAX_UNREAD_SIZE = 64 * 1024 * 1024
+"""Bytes for one client that its network has not taken; beyond it messages wait where the policies of their subscriptions
+can drop them. Eight windows of subscriptions fit."""
+MIN_UNREAD_SIZE = 64 * 1024
 MAX_REFUSED_OVERSIZE = 8
 """Oversize messages that a peer may send, although it was told the limit, before its connection is closed."""
 

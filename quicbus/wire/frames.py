@@ -91,6 +91,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_pending_size: Count = 0
     max_publish_rate: Count = 0
     """Messages per second."""
+    max_publish_bytes: Count = 0
+    """Bytes of records per second."""
 
 
 class Welcome(Frame, frozen=True, kw_only=True):
@@ -221,6 +223,10 @@ class Refused(Frame, frozen=True, kw_only=True):
     """`too_large`, `not_permitted`, `invalid_topic`, `rate`, `draining`."""
     detail: str = ""
     retry_after_s: Seconds | None = None
+    limit: str = ""
+    """With `rate`: its name, what came within a second, and what may."""
+    current: Count = 0
+    allowed: Count = 0
 
 
 class NoResponder(Frame, frozen=True, kw_only=True):

@@ -523,6 +523,7 @@ def test_connections_that_prove_at_the_same_time_are_counted_too() -> None:
     ("edge_limits", "limit"),
     [
         (EdgeLimits(max_subscriptions=1), ("max_subscriptions", 2, 1)),
+        (EdgeLimits(max_filter_size=1), ("max_filter_size", 3, 1)),
         (EdgeLimits(max_filters_size=1), ("max_filters_size", 2, 1)),
         (EdgeLimits(max_pending=99), ("max_pending", 100, 99)),
         (EdgeLimits(max_pending_size=99), ("max_pending_size", 100, 99)),
@@ -533,9 +534,10 @@ def test_a_subscription_beyond_a_limit_is_refused_by_name(edge_limits: EdgeLimit
     client.subscribe("t", max_pending=9, max_pending_size=9)
     client.frames()
 
-    client.subscribe("u", id=2, max_pending=100, max_pending_size=100)
+    client.subscribe("u/#" if edge_limits.max_filter_size == 1 else "u", id=2, max_pending=100, max_pending_size=100)
 
     (closed,) = client.frames()
+    assert client.broker.edge.statistics().limits[limit[0]] == 1
     assert isinstance(closed, SubscriptionClosed)
     assert (closed.reason, closed.limit, closed.current, closed.allowed) == ("limit", *limit)
     assert not client.connection.is_closed
@@ -560,22 +562,87 @@ def test_filters_of_any_length_hold_no_more_than_the_limit(group: str | None) ->
     assert isinstance(client.frames()[-1], Subscribed)
 
 
-def test_messages_over_the_rate_are_refused_with_when_to_try_again() -> None:
-    broker = FakeBroker(EdgeLimits(max_publish_rate=100))
-    client = broker.client()
+RATES = {
+    "max_publish_rate": (EdgeLimits(max_publish_rate=100), [b"x"] * 50),
+    "max_publish_bytes": (EdgeLimits(max_publish_bytes=100_000), [bytes(49_967)]),
+}
+"""Each batch is half of what may come in a second."""
 
-    client.publish("t", *[b"x"] * 150)
-    client.publish("t", b"y")
+
+@pytest.mark.parametrize("limit", RATES)
+def test_what_is_published_too_fast_gets_no_credit_until_it_is_paid_off(limit: str) -> None:
+    edge_limits, batch = RATES[limit]
+    broker = FakeBroker(edge_limits)
+    client = broker.client()
+    client.publish("t", *batch)
+    client.publish("t", *batch)
+    (taken,) = client.frames()
+    assert isinstance(taken, Taken)
+
+    client.publish("t", *batch)
+
+    (delayed,) = client.frames()
+    assert isinstance(delayed, Taken)
+    assert delayed.accepted == 3 * len(batch)
+    assert delayed.credit == taken.credit
+    assert broker.edge.statistics().limits[limit] == 1
+    broker.pass_time(0.4)
+    assert client.frames() == []
+    broker.pass_time(0.2)
+    (released,) = client.frames()
+    assert isinstance(released, Taken)
+    assert released.credit == taken.credit + client.lane_bytes // 3
+
+
+@pytest.mark.parametrize("limit", RATES)
+def test_who_publishes_too_fast_regardless_is_refused_with_when_to_try_again(limit: str) -> None:
+    edge_limits, batch = RATES[limit]
+    broker = FakeBroker(edge_limits)
+    client = broker.client()
+    for _ in range(6):  # what may come at once, and twice as much that is owed
+        client.publish("t", *batch)
+    assert [type(frame) for frame in client.frames()] == [Taken]
+
+    number = client.publish("t", *batch)
 
     refused, taken = client.frames()
     assert isinstance(refused, Refused)
-    assert (refused.number, refused.messages, refused.reason) == (2, 1, "rate")
-    assert refused.retry_after_s == pytest.approx(0.51)
+    assert (refused.number, refused.messages, refused.reason, refused.limit) == (number, len(batch), "rate", limit)
+    assert (refused.current, refused.allowed) == (3.5 * refused.allowed, edge_limits.max_publish_rate or 100_000)
+    assert refused.retry_after_s == pytest.approx(2.5)
     assert isinstance(taken, Taken)
-    assert taken.accepted == 150
-    broker.now += 0.52
-    client.publish("t", b"z")
-    assert [type(frame) for frame in client.frames()] == [Taken]
+    assert (taken.accepted, taken.refused) == (6 * len(batch), len(batch))
+    broker.pass_time(refused.retry_after_s)
+    client.publish("t", *batch)
+    assert not any(isinstance(frame, Refused) for frame in client.frames())
+
+
+def test_a_message_of_more_than_a_second_passes_alone_and_is_paid_off() -> None:
+    broker = FakeBroker(EdgeLimits(max_publish_bytes=1000))
+    client = broker.client()
+
+    client.publish("t", bytes(9_959))
+    client.publish("t", b"x")
+
+    refused, taken = client.frames()
+    assert isinstance(refused, Refused)
+    assert isinstance(taken, Taken)
+    assert taken.accepted == 1
+    broker.pass_time(refused.retry_after_s or 0.0)
+    client.publish("t", b"x")
+    assert not any(isinstance(frame, Refused) for frame in client.frames())
+
+
+def test_a_client_that_left_while_it_was_delayed_is_forgotten() -> None:
+    broker = FakeBroker(EdgeLimits(max_publish_rate=1))
+    client = broker.client()
+    client.publish("t", b"x", b"y")
+    client.frames()
+
+    client.vanish()
+
+    broker.pass_time(10.0)
+    assert not client.connection.is_dirty
 
 
 def test_a_request_that_nobody_can_answer_is_told_at_once() -> None:

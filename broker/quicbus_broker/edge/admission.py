@@ -102,11 +102,12 @@ class Admission:
                 max_message_size=self.limits.max_message_size,
                 max_headers_size=limits.MAX_HEADERS_SIZE,
                 max_subscriptions=self.limits.max_subscriptions,
-                max_filter_size=limits.MAX_TOPIC_SIZE,
+                max_filter_size=self.limits.max_filter_size,
                 max_filters_size=self.limits.max_filters_size,
                 max_pending=self.limits.max_pending,
                 max_pending_size=self.limits.max_pending_size,
                 max_publish_rate=self.limits.max_publish_rate,
+                max_publish_bytes=self.limits.max_publish_bytes,
             ),
             proof=self.verifier is not None,
         )
@@ -134,6 +135,7 @@ class Admission:
         allowed = self.limits.max_connections
         if self.verifier is None or self.open < allowed:
             return None
+        self.exchange.limit_hits["max_connections"] += 1
         return (
             f"max_connections: {self.open} of {allowed} are in use; try again in {RETRY_AFTER_S} s or raise the limit"
         )

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from quicbus import limits
 
-__all__ = ["EdgeLimits"]
+__all__ = ["EDGE_LIMITS", "EdgeLimits", "no_hits"]
+
+EDGE_LIMITS = (
+    "handshake_timeout_s",
+    "max_connections",
+    "max_filter_size",
+    "max_filters_size",
+    "max_message_size",
+    "max_pending",
+    "max_pending_size",
+    "max_publish_bytes",
+    "max_publish_rate",
+    "max_subscriptions",
+    "max_unread_size",
+)
+"""Names of the settings that the edge counts when they are met."""
+
+
+def no_hits() -> Counter[str]:
+    """Return the counters of the limits, all 0: what is never met is shown too."""
+    return Counter(dict.fromkeys(EDGE_LIMITS, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +37,11 @@ class EdgeLimits:
     max_message_size: int = limits.MAX_MESSAGE_SIZE
     max_connections: int = limits.MAX_CONNECTIONS
     max_subscriptions: int = limits.MAX_SUBSCRIPTIONS
+    max_filter_size: int = limits.MAX_TOPIC_SIZE
     max_filters_size: int = limits.MAX_FILTERS_SIZE
     max_publish_rate: int = 0
+    max_publish_bytes: int = 0
+    max_unread_size: int = limits.MAX_UNREAD_SIZE
     max_pending: int = 16 * limits.MAX_PENDING
     max_pending_size: int = 4 * limits.MAX_PENDING_SIZE
     handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S

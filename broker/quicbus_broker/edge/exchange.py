@@ -14,6 +14,7 @@ from quicbus.exceptions import InvalidTopic, ProtocolViolation
 from quicbus.topics import check_filter
 from quicbus.wire.batch import parse_body
 from quicbus.wire.records import Envelope, encode_delivery_front
+from quicbus_broker.edge.edge_limits import no_hits
 from quicbus_broker.edge.remote_sources import RemoteSources
 from quicbus_broker.permissions import Policy
 from quicbus_broker.routing import Batch, Delivery, DropsChanged, Ended, Held, Orphaned, Overflow
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from quicbus.wire.batch import Body
+    from quicbus_broker.edge.publisher import Publisher
     from quicbus_broker.edge.remote import Remote
     from quicbus_broker.routing import Output, Router, Source, Subscription
     from quicbus_broker.routing.table import Plan
@@ -54,12 +56,15 @@ class Exchange:
         self.malformed = 0
         self.too_large = 0
         self.refused_not_permitted = 0
+        self.limit_hits = no_hits()
+        """How many times each limit was met, by the name of its setting."""
         self.max_body_size = sys.maxsize
         """Of a batch of another node: that may be set to another size, and a client takes what its own broker said."""
         self.remote: Remote | None = None
         self._sources = RemoteSources(lambda *_: None)
         self._returned: OrderedDict[tuple[int, int, str, str], None] = OrderedDict()
         self._is_congested = False
+        self._delayed: dict[Publisher, float] = {}
         if remote is not None:
             self.join(remote)
 
@@ -101,6 +106,15 @@ class Exchange:
         self.perform(outputs)
         remote.forward(batch, remote_plan)
         return True
+
+    def delay(self, publisher: Publisher, until: float) -> None:
+        """A client published too fast: a `tick` calls its `delay_over` then."""
+        self._delayed[publisher] = until
+
+    def forget(self, publisher: Publisher) -> None:
+        """The client has left."""
+        self._delayed.pop(publisher, None)
+        self.router.forget_source(publisher)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Every batch that is routed from here on reaches it."""
@@ -257,6 +271,9 @@ class Exchange:
     def tick(self) -> None:
         """Let time pass in the queues."""
         now = self.clock()
+        for publisher in [each for each, until in self._delayed.items() if until <= now]:
+            del self._delayed[publisher]
+            publisher.delay_over()
         if now < self.router.next_tick():
             return
         outputs: list[Output] = []

@@ -9,9 +9,9 @@ from quicbus.exceptions import InvalidTopic, ProtocolViolation
 from quicbus.topics import check_topic
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, Body, parse_body, peek_body
 from quicbus.wire.frames import Flushed, NoResponder, Refused, Taken
-from quicbus.wire.records import KIND_MESSAGE, KIND_PUBLISH, Oversize, RecordParser
+from quicbus.wire.records import KIND_MESSAGE, KIND_PUBLISH, RECORD_OVERHEAD, Oversize, RecordParser
 from quicbus_broker.edge.numbers import BatchNumbers
-from quicbus_broker.edge.rate import RateLimit
+from quicbus_broker.edge.rate import PublishRates
 
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection
@@ -66,8 +66,8 @@ class Publisher:
         self._told = (0, 0, self.credit)
         self._flushes: list[Flush] = []
         self._is_dirty = False
-        rate = edge_limits.max_publish_rate
-        self._rate = RateLimit(rate, exchange.clock()) if rate else None
+        self._rates = PublishRates.of(edge_limits, exchange.clock())
+        self._is_delayed = False
 
     @property
     def holds_partial(self) -> bool:
@@ -124,10 +124,16 @@ class Publisher:
         """No subscription holds this publisher back any longer."""
         self._connection.transmit_soon()
 
+    def delay_over(self) -> None:
+        """What it published too fast is paid off."""
+        self._is_delayed = False
+        self._connection.transmit_soon()
+
     def before_transmit(self) -> None:
         """Tell the client, once a turn, what was taken, and raise its credit unless it is held back."""
         self._is_dirty = False
-        if not self._exchange.router.is_held(self):
+        is_too_fast = self._rates is not None and self._is_too_fast(self._rates)
+        if not is_too_fast and not self._exchange.router.is_held(self):
             self.credit = max(self.credit, self._received - self._held + self.window)
         state = (self.accepted, self.refused, self.credit)
         if state != self._told and (not self._held or self.credit - self._told[2] >= self.window // 4):
@@ -141,12 +147,8 @@ class Publisher:
         self.numbers.add(body.number)
         if body.largest > self._limits.max_message_size and self._refuse_oversize(body):
             return
-        if self._rate is not None:
-            wait = self._rate.admit(body.count, self._exchange.clock())
-            if wait:
-                allowed = f"max_publish_rate: over the limit of {self._rate.per_second} messages per second"
-                self._refuse(body.number, body.count, "rate", allowed, wait)
-                return
+        if self._rates is not None and self._refuse_too_fast(body, len(payload), self._rates):
+            return
         try:
             plan = self._exchange.router.plan(body.topic)
             if body.reply_to:
@@ -178,9 +180,41 @@ class Publisher:
         self._refuse_too_large(body.number, body.count, f"a message of {largest} bytes")
         return True
 
+    def _is_too_fast(self, rates: PublishRates) -> bool:
+        if not self._is_delayed:
+            now = self._exchange.clock()
+            delay, limit = rates.delay(now)
+            if delay > 0:
+                self._is_delayed = True
+                self._exchange.limit_hits[limit] += 1
+                self._exchange.delay(self, now + delay)
+        return self._is_delayed
+
+    def _refuse_too_fast(self, body: Body, size: int, rates: PublishRates) -> bool:
+        excess = rates.admit(body.count, RECORD_OVERHEAD + size, self._exchange.clock())
+        if excess is None:
+            return False
+        limit, current, allowed, retry_after_s = excess
+        self._exchange.limit_hits[limit] += 1
+        self.refused += body.count
+        self._control.write(
+            Refused(
+                number=body.number,
+                messages=body.count,
+                reason="rate",
+                detail=f"{limit}: {current} within a second are over the limit of {allowed}",
+                retry_after_s=retry_after_s,
+                limit=limit,
+                current=current,
+                allowed=allowed,
+            )
+        )
+        return True
+
     def _refuse_too_large(self, number: int, messages: int, what: str) -> None:
         detail = f"{what}; max_message_size is {self._limits.max_message_size}"
         self._refuse(number, messages, "too_large", detail)
+        self._exchange.limit_hits["max_message_size"] += 1
         self._oversize += 1
         if self._oversize > limits.MAX_REFUSED_OVERSIZE:
             raise TooManyOversize(detail)
@@ -189,11 +223,9 @@ class Publisher:
         self._exchange.refused_not_permitted += 1
         self._refuse(body.number, body.count, reason, topic.decode()[:200])
 
-    def _refuse(self, number: int, messages: int, reason: str, detail: str, retry_after_s: float | None = None) -> None:
+    def _refuse(self, number: int, messages: int, reason: str, detail: str) -> None:
         self.refused += messages
-        self._control.write(
-            Refused(number=number, messages=messages, reason=reason, detail=detail, retry_after_s=retry_after_s)
-        )
+        self._control.write(Refused(number=number, messages=messages, reason=reason, detail=detail))
 
     def _answer_flushes(self) -> None:
         waiting: list[Flush] = []

@@ -6,7 +6,7 @@ import heapq
 import math
 import secrets
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
 from quicbus.wire.frames import Brokers
 from quicbus_broker.edge.admission import KIND_CLIENT, Admission
+from quicbus_broker.edge.edge_limits import no_hits
 from quicbus_broker.edge.mesh_view import Alone, FurtherBrokers, further_brokers
 from quicbus_broker.edge.nodes import KIND_NODE
 from quicbus_broker.edge.session import Session, SessionState
@@ -60,6 +61,8 @@ class EdgeStatistics:
     """Messages of other nodes that are larger than clients are told that they may be here."""
     not_permitted: int = 0
     """Batches and subscribes of clients that the permissions refused. Messages of other nodes stand in the books."""
+    limits: Mapping[str, int] = field(default_factory=no_hits)
+    """How many times each limit was met, by the name of its setting; of strangers: `transport.limits`."""
 
 
 class Edge:
@@ -164,6 +167,7 @@ class Edge:
             malformed=self.exchange.malformed,
             too_large=self.exchange.too_large,
             not_permitted=self.exchange.refused_not_permitted,
+            limits=dict(self.exchange.limit_hits),
         )
 
     # --- what sessions tell -----------------------------------------------------------------------------------------
@@ -228,6 +232,7 @@ class Edge:
                 f"{ISSUE_NODE if session.kind == KIND_NODE else ISSUE_CLIENT}".replace("NAME", session.name),
             )
         elif session.state is not SessionState.OPEN:
+            self.exchange.limit_hits["handshake_timeout_s"] += 1
             session.refuse(
                 code, f"no proof within {self.limits.handshake_timeout_s:g} s; check the network and try again"
             )

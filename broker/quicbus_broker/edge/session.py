@@ -190,7 +190,7 @@ class Session:
         if self.subscriber is not None:
             self.subscriber.closed()
         if self.publisher is not None:
-            self._admission.exchange.router.forget_source(self.publisher)
+            self._admission.exchange.forget(self.publisher)
 
     # --- frames and lanes -------------------------------------------------------------------------------------------
 

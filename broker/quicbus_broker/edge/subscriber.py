@@ -162,6 +162,7 @@ class Subscriber:
             self._exchange.refused_not_permitted += 1
             return SubscriptionClosed(id=frame.id, reason="not_permitted", detail=frame.filter[:200])
         bounds = (
+            ("max_filter_size", len(frame.filter.encode()), self._limits.max_filter_size),
             ("max_subscriptions", len(self.subscriptions) + 1, self._limits.max_subscriptions),
             (
                 "max_filters_size",
@@ -173,6 +174,7 @@ class Subscriber:
         )
         for limit, wanted, allowed in bounds:
             if wanted > allowed:
+                self._exchange.limit_hits[limit] += 1
                 return SubscriptionClosed(id=frame.id, reason="limit", limit=limit, current=wanted, allowed=allowed)
         return None
 
