@@ -245,7 +245,7 @@ class Link:
             raise self._failure
         if session is not None and session is not self.session:
             raise ConnectionLost("the connection was lost before the request was sent")
-        if topic in self.publisher.refusals.forbidden:
+        if not self.publisher.refusals.permitted.may_publish(topic):
             raise NotPermitted("publish", topic)
 
     def _transmit_soon(self) -> None:
@@ -324,6 +324,8 @@ class Link:
 
     def attach(self, subscription: Subscription) -> None:
         self.raise_failure()
+        if self.session is not None and not self.session.permitted.may_subscribe(subscription.filter):
+            raise NotPermitted("subscribe", subscription.filter)
         self._check_limits(subscription)
         self.subscriptions[subscription] = None
         self._filters_size += filter_size(subscription.filter, subscription.group)

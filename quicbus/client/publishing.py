@@ -164,7 +164,12 @@ class Publisher:
     def _append_first(self, topic: str, payload: bytes) -> bool:
         """Open a batch without headers and the like, for a topic that was checked before."""
         route = self.topics.known(topic)
-        if route is None or self.turn_left <= 0 or topic in self._special or topic in self.refusals.forbidden:
+        if (
+            route is None
+            or self.turn_left <= 0
+            or topic in self._special
+            or not self.refusals.permitted.may_publish(topic)
+        ):
             return False
         cost = len(payload) + MESSAGE_COST
         batch = _Batch(route, None, self._opened + 1, 0.0)

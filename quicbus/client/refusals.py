@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from quicbus import limits
+from quicbus.client.permitted import Permitted
 from quicbus.exceptions import ConnectionLost, LimitExceeded, MessageTooLarge, NotPermitted, PublishRefused
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ class Refusals:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.forbidden: set[str] = set()
-        """Topics that this session may not publish on, as far as the broker has told."""
+        self.permitted = Permitted()
+        """Of the session that carries the publisher."""
         self._tracked: dict[int, tuple[str, int]] = {}
         self._new: Counter[str] = Counter()
         self._new_lost = 0
@@ -29,7 +30,7 @@ class Refusals:
 
     def new_session(self) -> None:
         self._tracked.clear()
-        self.forbidden.clear()
+        self.permitted = Permitted()
 
     def track(self, number: int, topic: str, largest: int) -> None:
         """Remember the topic of a batch; the oldest are forgotten, and their refusal names no topic."""
@@ -39,8 +40,8 @@ class Refusals:
     def add(self, frame: Refused) -> str:
         """Count what the broker refused; returns the topic, empty where it is not known."""
         topic, largest = self._tracked.pop(frame.number, ("", 0))
-        if frame.reason == "not_permitted" and topic and len(self.forbidden) < limits.TOPIC_CACHE_SIZE:
-            self.forbidden.add(topic)
+        if frame.reason == "not_permitted" and topic:
+            self.permitted.refused(topic)
         self._count(frame.reason, frame.messages, (topic, largest, frame))
         return topic
 

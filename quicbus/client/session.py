@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quicbus import limits
 from quicbus.client.delivery import Arrival, Leg
+from quicbus.client.permitted import Permitted
 from quicbus.client.queries import Queries
 from quicbus.exceptions import ProtocolViolation
 from quicbus.transport.engine import cut_reason
@@ -130,6 +131,7 @@ class Session:
         self._binding = b""
         self._publisher: Publisher | None = None
         self._flushes: Flushes | None = None
+        self.permitted = Permitted()
         self._control_out: list[bytes] = []
         self._control_stream: int | None = None
         self._lanes_out: dict[int, int] = {}
@@ -157,6 +159,7 @@ class Session:
             frames.Peers: self.queries.on_peers,
             frames.Spread: self.queries.on_spread,
             frames.Brokers: self._on_brokers,
+            frames.Permissions: self.permitted.told,
             frames.GoAway: self._on_go_away,
             frames.Drained: self._on_drained,
             frames.ProofWanted: self._on_proof_wanted,
@@ -174,6 +177,7 @@ class Session:
         assert self.acceptance is not None, "carry() follows accepted()"
         self._publisher, self._flushes = publisher, flushes
         publisher.connected(self.acceptance.publish_credit, self.welcome.limits.max_message_size)
+        publisher.refusals.permitted = self.permitted
         self.connection.transmit_soon()
 
     def subscribe(

@@ -37,6 +37,7 @@ __all__ = [
     "PeerEntry",
     "Peers",
     "PeersWanted",
+    "Permissions",
     "Ping",
     "Pong",
     "Proof",
@@ -220,7 +221,7 @@ class Refused(Frame, frozen=True, kw_only=True):
     """The batch number, 0 where the batch could not be read."""
     messages: Count
     reason: str
-    """`too_large`, `not_permitted`, `invalid_topic`, `rate`, `draining`."""
+    """`too_large`, `not_permitted`, `reply_not_permitted`, `invalid_topic`, `rate`, `draining`."""
     detail: str = ""
     retry_after_s: Seconds | None = None
     limit: str = ""
@@ -357,6 +358,20 @@ class Trust(Frame, frozen=True, kw_only=True):
     TYPE = 0x1A
     signed: bytes
     """As `quicbus.identity.trust` encodes it."""
+
+
+class Permissions(Frame, frozen=True, kw_only=True):
+    """Listener: what this session may do, as far as it tells; the dialer refuses early what is not in it."""
+
+    TYPE = 0x1B
+    publish: tuple[str, ...] | None = None
+    """Filters, one of which must match the topic; `None`: not told, Refused will tell."""
+    deny_publish: tuple[str, ...] = ()
+    """None of these may match."""
+    subscribe: tuple[str, ...] | None = None
+    """Filters, one of which must cover the filter; `None`: not told."""
+    deny_subscribe: tuple[str, ...] = ()
+    """None of these may overlap it."""
 
 
 FRAME_TYPES: dict[int, type[Frame]] = {cls.TYPE: cls for cls in Frame.__subclasses__()}

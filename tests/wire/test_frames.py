@@ -62,6 +62,12 @@ WRONG_FIELDS: list[tuple[type[Frame], dict[str, Any], dict[str, Any], str]] = [
         {"peers": [{**PEER, "rtt_ms": -1.0}]},
         ">= 0.0 - at `$.peers[0].rtt_ms`",
     ),
+    (
+        frames.Permissions,
+        {"publish": ["x"]},
+        {"publish": [1]},
+        "Permissions: Expected `str`, got `int` - at `$.publish[0]`",
+    ),
     (frames.Brokers, {"brokers": ["x"]}, {"brokers": [1]}, "Brokers: Expected `str`, got `int` - at `$.brokers[0]`"),
     (frames.SpreadWanted, {"id": 1, "subscription": 1}, {"subscription": 2**32}, "Expected `int` <= 4294967295"),
     (frames.NoResponder, {"number": 1}, {"number": 0}, "NoResponder: Expected `int` >= 1 - at `$.number`"),

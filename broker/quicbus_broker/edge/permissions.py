@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quicbus import limits
 from quicbus.topics import REPLY_PREFIX
+from quicbus.wire import frames
 from quicbus_broker.permissions import RESERVED, Action
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ __all__ = ["Permissions", "reply_prefix"]
 
 _REPLY_PREFIX = REPLY_PREFIX.encode()
 _RESERVED_TEXT = RESERVED.decode()
+_MAX_TOLD_SIZE = limits.MAX_CONTROL_FRAME_SIZE // 2
+"""Bytes of filters that a client is told; it learns from refusals what is in a larger grant."""
+_FILTER_OVERHEAD = 5
 
 
 def reply_prefix(node: bytes, session: bytes) -> str:
@@ -38,6 +43,23 @@ class Permissions:
         """Go on with the table that the policy has now."""
         self._grant = None if self._name is None else self._policy.grant(self._name)
         self._is_unrestricted = self._grant is None or self._grant.is_unrestricted
+
+    @property
+    def restricts(self) -> bool:
+        return not self._is_unrestricted
+
+    def told(self) -> frames.Permissions:
+        """Return what the client is told: its filters, unless they are too many, or nothing where it may everything."""
+        grant = self._grant
+        if grant is None or grant.is_unrestricted:
+            return frames.Permissions()
+        lists = [grant.filters(action, is_deny=is_deny) for action in Action for is_deny in (False, True)]
+        if sum(len(filter.encode()) + _FILTER_OVERHEAD for filters in lists for filter in filters) > _MAX_TOLD_SIZE:
+            return frames.Permissions()
+        publish, deny_publish, subscribe, deny_subscribe = map(tuple, lists)
+        return frames.Permissions(
+            publish=publish, deny_publish=deny_publish, subscribe=subscribe, deny_subscribe=deny_subscribe
+        )
 
     def may_subscribe(self, filter: str) -> bool:
         """Whether a (valid) filter is allowed. One that may match a reply topic must match the session's own only."""

@@ -166,6 +166,7 @@ class Session:
         """There is another table: go on by it, and end the subscriptions that it does not permit."""
         if self._permissions is not None and self.subscriber is not None and self.state is SessionState.OPEN:
             self._permissions.refresh()
+            self._control.write(self._permissions.told())
             self.subscriber.permissions_changed()
 
     def is_drained(self, now: float) -> bool:
@@ -329,6 +330,8 @@ class Session:
         self._frames.max_size = limits.MAX_CONTROL_FRAME_SIZE
         self.connection.allow_undelivered(publisher.window + limits.UNDELIVERED_SLACK)
         self._accept(admitted, publisher)
+        if permissions.restricts:
+            self._control.write(permissions.told())
 
     def _accept(self, admitted: Admitted, publisher: Publisher) -> None:
         self._control.write(
