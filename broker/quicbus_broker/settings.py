@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path  # noqa: TC003  # the types of settings are read at run time
 from typing import Annotated, Literal, get_type_hints
 
@@ -37,6 +37,9 @@ class BrokerSettings:
     seed: tuple[str, ...] = ()
     """Nodes of the mesh to join, `HOST:PORT` (port 4433 unless given); one that answers is enough. Joining needs a node
     certificate of that mesh: `quicbus cert issue --node NAME --out DIR`. Without a seed a first start makes a mesh."""
+    join: str = field(default="", repr=False)
+    """Join token of `quicbus token create`, or a file that holds one (it is a secret): become a node of its mesh, where
+    the data folder has no certificate of it yet. Its seeds count as `seed`."""
     mode: Literal["hybrid", "server", "client"] = "hybrid"
     """Towards other nodes: `hybrid` dials and accepts, `server` only accepts, `client` only dials (behind a NAT)."""
     advertise: tuple[str, ...] = ()
@@ -53,7 +56,8 @@ class BrokerSettings:
     private_key: Path | None = None
     """PEM file with the key of `certificate`."""
     authority: Path | None = None
-    """PEM file with the certificate of the authority that issued `certificate` and those of the clients."""
+    """PEM file with the certificate of the authority that issued `certificate` and those of the clients. `none`: make
+    no authority here; a data folder without a node certificate gets a signing request, for `quicbus cert sign`."""
     permissions_file: Path | None = None
     """TOML file with the table `[permissions]`: who may publish and subscribe to what. Without it the file of these
     settings, else `quicbus.toml` in the data folder; without the table everyone may do everything."""
@@ -93,9 +97,9 @@ class BrokerSettings:
 
     def __post_init__(self) -> None:
         types = get_type_hints(type(self), include_extras=True)
-        for field in fields(self):
-            value = convert_value(field.name, getattr(self, field.name), types[field.name], "")
-            object.__setattr__(self, field.name, value)
+        for one in fields(self):
+            value = convert_value(one.name, getattr(self, one.name), types[one.name], "")
+            object.__setattr__(self, one.name, value)
         parse_listen(self.listen)
         if self.name:
             check_name(self.name)
@@ -105,6 +109,8 @@ class BrokerSettings:
             raise InvalidSetting("advertise", "mode client accepts no nodes; leave it out, or choose --mode hybrid")
         if self.keep_alive_s >= self.idle_timeout_s:
             raise InvalidSetting("keep_alive_s", f"must be below idle_timeout_s ({self.idle_timeout_s:g})")
+        if not self.makes_authority:
+            return
         named = {name for name in ("certificate", "private_key", "authority") if getattr(self, name) is not None}
         if named and len(named) < 3:
             missing = next(name for name in ("certificate", "private_key", "authority") if name not in named)
@@ -114,6 +120,12 @@ class BrokerSettings:
     def folder(self) -> Path:
         """The data folder that is used."""
         return self.data_dir or default_data_dir()
+
+    @property
+    def makes_authority(self) -> bool:
+        """Whether a first start without seeds may make the authority of a new mesh; not with `authority = "none"`."""
+        authority, others = self.authority, (self.certificate, self.private_key)
+        return authority is None or authority.name != "none" or others != (None, None)
 
     @property
     def doubts(self) -> tuple[str, ...]:

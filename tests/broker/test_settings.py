@@ -125,3 +125,15 @@ def test_seeds_of_a_node_that_dials_nobody_are_doubted() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [setting.name for setting in describe_settings(BrokerSettings) if not setting.text] == []
+
+
+def test_a_join_token_is_not_shown() -> None:
+    assert "secret" not in repr(BrokerSettings(join="qbt1-secret"))
+
+
+def test_authority_none_makes_no_authority_and_wants_no_further_files() -> None:
+    assert not BrokerSettings(authority=Path("none")).makes_authority
+    assert not BrokerSettings(authority=Path("/etc/quicbus/none")).makes_authority, "as the file of settings has it"
+    assert BrokerSettings().makes_authority
+    with pytest.raises(InvalidSetting, match="private_key"):
+        BrokerSettings(authority=Path("none"), certificate=Path("node.pem"))
