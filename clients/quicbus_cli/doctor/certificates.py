@@ -8,34 +8,65 @@ from typing import TYPE_CHECKING
 from quicbus.exceptions import CredentialError
 from quicbus.identity import Credential, Role, pem
 from quicbus.identity.folder_files import AUTHORITY_FILE, NODE_FILE, NODE_KEY_FILE
+from quicbus.identity.folder_trust import read_trust
 from quicbus.identity.keys import key_from_pem
 from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
+from quicbus.identity.proof import RENEW_GRACE_DAYS
 from quicbus_cli.doctor.finding import Finding, failure, ok, split_remedy, warning
 from quicbus_cli.doctor.folder import describe_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_mesh", "check_period", "check_role", "look_at_credential", "read_credential", "read_node"]
+    from quicbus.identity.trust import TrustStore
 
-SOON = 4
-"""Certificates are renewed before the last quarter of their life; one that comes so near its end was not."""
+__all__ = [
+    "check_mesh",
+    "check_period",
+    "check_role",
+    "check_trust",
+    "look_at_credential",
+    "look_at_node",
+    "read_credential",
+    "read_node",
+]
+
+AUTHORITY_SOON_DAYS = 180
+"""Time to see it, and for an authority to be followed by another: that takes two lives of a certificate."""
 _ANY_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
 """Read with it, a certificate is neither too early nor, as expired ones are allowed, too late."""
 
 
-def look_at_credential(path: Path, now: dt.datetime, mesh: str) -> tuple[Credential | None, list[Finding]]:
+def look_at_node(folder: Path, now: dt.datetime) -> tuple[TrustStore | None, list[Finding]]:
+    """Return what the node in a data folder trusts, and what is to be said about its certificate."""
+    try:
+        node = read_node(folder)
+    except CredentialError as error:
+        return None, [failure("node certificate", *split_remedy(str(error)))]
+    findings = [check_role("node", node, Role.NODE), check_period("node certificate", node, now)]
+    try:
+        trust = read_trust(folder, node.mesh, node.authority_pem)
+    except (CredentialError, OSError) as error:
+        return None, [*findings, failure("trust list", *split_remedy(str(error)))]
+    return trust, [*findings, check_trust("trust list", node, trust, now)]
+
+
+def look_at_credential(
+    path: Path, now: dt.datetime, trust: TrustStore | None
+) -> tuple[Credential | None, list[Finding]]:
     """Return the client credential where it may be used, and what is to be said about it.
 
-    `mesh`: of the broker on this machine, empty where there is none.
+    `trust`: of the node on this machine, where there is one.
     """
     try:
         credential = read_credential(path)
     except CredentialError as error:
         return None, [failure("credential", *split_remedy(str(error)))]
     findings = [check_role("credential", credential, Role.CLIENT), check_period("credential period", credential, now)]
-    if mesh:
-        findings.append(check_mesh(credential, mesh, path))
+    if trust is not None:
+        findings.append(check_mesh(credential, trust.mesh, path))
+        if credential.mesh == trust.mesh:
+            findings.append(check_trust("credential trusted", credential, trust, now))
     is_usable = credential.role is Role.CLIENT and credential.not_before <= now <= credential.not_after
     return (credential if is_usable else None), findings
 
@@ -103,9 +134,32 @@ def check_period(check: str, credential: Credential, now: dt.datetime) -> Findin
         )
     if now > end:
         ago = describe_duration((now - end).total_seconds())
-        return failure(check, f"{who} expired on {end:%Y-%m-%d %H:%M} UTC, {ago} ago", f"write a new one with {issue}")
-    left = describe_duration((end - now).total_seconds())
-    seen = f"valid until {end:%Y-%m-%d %H:%M} UTC, {left} from now"
-    if end - now < (end - begin) / SOON:
-        return warning(check, f"{seen}, and was not renewed", f"write a new one with {issue} before that")
+        seen = f"{who} expired on {end:%Y-%m-%d %H:%M} UTC, {ago} ago"
+        if now <= end + dt.timedelta(days=RENEW_GRACE_DAYS):
+            remedy = f"renewed by itself once its mesh is reached, until {RENEW_GRACE_DAYS} days after that; or {issue}"
+            return failure(check, seen, remedy)
+        return failure(check, seen, f"too long ago to renew it: write a new one with {issue}, or join with a token")
+    seen = f"valid until {end:%Y-%m-%d %H:%M} UTC, {describe_duration((end - now).total_seconds())} from now"
+    # From `renew_at` on it is asked for again and again; half of the time that there is for it has passed in vain.
+    if now > credential.renew_at + (end - credential.renew_at) / 2:
+        remedy = f"see why in the broker's or client's log: is the authority reachable? Else {issue} before that"
+        return warning(check, f"{seen}, and not renewed since {credential.renew_at:%Y-%m-%d}", remedy)
     return ok(check, seen)
+
+
+def check_trust(check: str, credential: Credential, trust: TrustStore, now: dt.datetime) -> Finding:
+    """Judge by the list of authorities and revoked keys that the node on this machine has."""
+    revocation = trust.revocation(credential.node_id)
+    if revocation is not None:
+        return failure(
+            check,
+            f"the key of {credential.role} {credential.name} was revoked on {revocation.time:%Y-%m-%d %H:%M} UTC",
+            "join again with a token of the mesh, or have a credential with another key issued",
+        )
+    ends = max(one.not_valid_after_utc for one in trust.authorities)
+    if now > ends:
+        return failure(check, f"the authority itself expired on {ends:%Y-%m-%d}", "make another: `quicbus cert rotate`")
+    seen = f"version {trust.version}, {len(trust.revoked)} keys revoked, authority until {ends:%Y-%m-%d}"
+    if now > ends - dt.timedelta(days=AUTHORITY_SOON_DAYS):
+        return warning(check, seen, "let another follow in time: `quicbus cert rotate`")
+    return ok(check, f"not revoked; trust list {seen}")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quicbus.client.urls import parse_url
-from quicbus.exceptions import CredentialError, InvalidSetting
+from quicbus.exceptions import InvalidSetting
 from quicbus.settings import default_data_dir
 from quicbus.transport.network import is_this_host
 from quicbus_cli.doctor.broker import judge_conversation
-from quicbus_cli.doctor.certificates import check_period, look_at_credential, read_node
+from quicbus_cli.doctor.certificates import look_at_credential, look_at_node
 from quicbus_cli.doctor.conversation import converse
 from quicbus_cli.doctor.datagrams import Outcome, probe
 from quicbus_cli.doctor.finding import Finding, failure, skipped, split_remedy
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from quicbus.client.urls import BrokerUrl
     from quicbus.identity import Credential
+    from quicbus.identity.trust import TrustStore
     from quicbus.settings import ClientSettings
     from quicbus.transport.connection import Address
 
@@ -67,8 +68,9 @@ class Examination:
 
 async def examine(given: Examination) -> list[Section]:
     """Look at everything, one after the other; raises nothing for what is found."""
-    mesh, here = _look_here(given)
-    credential, findings = look_at_credential(given.settings.credentials_path, given.now, mesh)
+    trust, here = _look_here(given)
+    mesh = trust.mesh if trust is not None else ""
+    credential, findings = look_at_credential(given.settings.credentials_path, given.now, trust)
     sections = [
         Section("this machine", check_machine(given.settings.engine)),
         Section("broker on this machine", [*here, *await _look_at_seeds(given, mesh)]),
@@ -77,18 +79,15 @@ async def examine(given: Examination) -> list[Section]:
     return [*sections, *[Section(url, await look_at_broker(given, url, credential)) for url in given.settings.url]]
 
 
-def _look_here(given: Examination) -> tuple[str, list[Finding]]:
-    """Return the mesh of the node in the data folder, if there is one, and the findings."""
+def _look_here(given: Examination) -> tuple[TrustStore | None, list[Finding]]:
+    """Return what the node in the data folder trusts, if there is one, and the findings."""
     findings = look_at_folder(given.folder, given.now)
     if given.node.why_unknown:
         findings.append(failure("settings", *split_remedy(given.node.why_unknown)))
     if not any(finding.check == "node files" and finding.state == "ok" for finding in findings):
-        return "", findings
-    try:
-        node = read_node(given.folder)
-    except CredentialError as error:
-        return "", [*findings, failure("node certificate", *split_remedy(str(error)))]
-    return node.mesh, [*findings, check_period("node certificate", node, given.now)]
+        return None, findings
+    trust, more = look_at_node(given.folder, given.now)
+    return trust, [*findings, *more]
 
 
 async def _look_at_seeds(given: Examination, mesh: str) -> list[Finding]:

@@ -11,9 +11,14 @@ from quicbus.identity.folder_files import (
     AUTHORITY_KEY_FILE,
     BOOT_FILE,
     CREDENTIAL_FILE,
+    ISSUED_FILE,
     LOCK_FILE,
+    NEXT_KEY_FILE,
     NODE_FILE,
     NODE_KEY_FILE,
+    OLD_KEY_FILE,
+    REQUEST_FILE,
+    TOKENS_FILE,
 )
 from quicbus.identity.folder_lock import lock_holder
 from quicbus.identity.peer import ISSUE_NODE
@@ -21,6 +26,7 @@ from quicbus_cli.doctor.finding import Finding, failure, ok, skipped, warning
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = [
@@ -33,7 +39,9 @@ __all__ = [
     "look_at_folder",
 ]
 
-SECRET_FILES = (AUTHORITY_KEY_FILE, NODE_KEY_FILE, CREDENTIAL_FILE)
+KEY_FILES = (AUTHORITY_KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, NODE_KEY_FILE, CREDENTIAL_FILE)
+PRIVATE_FILES = (TOKENS_FILE, ISSUED_FILE)
+"""They hold no key, and tell who is in the mesh."""
 BOOT_AHEAD_S = 60
 """A broker may have been started so often in a row that its boots ran ahead of the clock by a little."""
 
@@ -75,26 +83,35 @@ def check_modes(path: Path) -> Finding:
         return failure(
             "modes", f"everybody may write to {path} ({mode:04o}), so its keys can't be trusted", f"chmod 700 {path}"
         )
-    open_files = [
-        f"{name} ({bits:04o})"
-        for name in SECRET_FILES
-        if (file := path / name).exists() and (bits := stat.S_IMODE(file.stat().st_mode)) & 0o077
-    ]
-    if open_files:
+    if keys := _open_to_others(path, KEY_FILES):
         return failure(
             "modes",
-            f"others may read {', '.join(open_files)}",
-            f"chmod 600 the files in {path}; if others use this machine, take them for stolen: revoke and issue anew",
+            f"others may read {keys}",
+            f"chmod 600 the files in {path}; if others use this machine, take the keys for stolen: `quicbus cert "
+            "revoke`, and issue anew",
         )
+    if files := _open_to_others(path, PRIVATE_FILES):
+        return warning("modes", f"others may read {files}, which tell who is in the mesh", f"chmod 600 them in {path}")
     if mode & stat.S_IWGRP:
         return warning("modes", f"its group may write to {path} ({mode:04o})", f"chmod 700 {path}")
     return ok("modes", f"folder {mode:04o}, secret files 0600")
+
+
+def _open_to_others(path: Path, names: Sequence[str]) -> str:
+    modes = {name: stat.S_IMODE((path / name).stat().st_mode) for name in names if (path / name).exists()}
+    return ", ".join(f"{name} ({mode:04o})" for name, mode in modes.items() if mode & 0o077)
 
 
 def check_files(path: Path) -> Finding:
     """Look whether what belongs together is there; what is in the files is looked at elsewhere."""
     there = {name for name in (AUTHORITY_FILE, AUTHORITY_KEY_FILE, NODE_FILE, NODE_KEY_FILE) if (path / name).exists()}
     if NODE_FILE not in there:
+        if (path / REQUEST_FILE).exists():
+            return failure(
+                "node files",
+                f"{REQUEST_FILE} waits for the authority's signature, there is no {NODE_FILE} yet",
+                "`quicbus cert sign` where the authority's key is, then `quicbus cert install` here",
+            )
         if AUTHORITY_FILE in there and AUTHORITY_KEY_FILE not in there:
             return failure(
                 "node files",
