@@ -341,9 +341,15 @@ class Broker:
         return EndpointSettings(
             retry=settings.retry,
             retry_auto_half_open=settings.retry_auto_half_open,
+            retry_auto_rate=settings.retry_auto_rate,
             # The edge refuses proven clients and nodes beyond their limits by name; strangers have room of their own.
             max_connections=settings.max_connections + settings.max_half_open + limits.MAX_NODE_CONNECTIONS,
+            max_connections_per_address=settings.max_connections_per_address,
             max_half_open=settings.max_half_open,
+            max_handshakes_per_address=settings.max_handshakes_per_address,
+            handshake_share=settings.handshake_share,
+            max_unproven_size=settings.max_unproven_size,
+            max_unproven_total_size=settings.max_unproven_total_size,
             handshake_timeout_s=settings.handshake_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
             keep_alive_s=settings.keep_alive_s,

@@ -65,21 +65,45 @@ class BrokerSettings:
     """Payload of one message. A publisher may have two of the largest on their way."""
     max_connections: _Positive = limits.MAX_CONNECTIONS
     """Clients at a time; an idle one costs 40 to 70 KB."""
+    max_connections_per_address: _Positive = limits.MAX_CONNECTIONS_PER_ADDRESS
+    """Connections at a time of one IPv4 address or one IPv6 network of 64 bits, this host's own included."""
     max_half_open: _Positive = limits.MAX_HALF_OPEN
-    """Handshakes under way at a time; beyond it the first datagrams of strangers are dropped and come again."""
+    """Connections without an accepted proof at a time, of one address a quarter of them; beyond it the first datagrams
+    of strangers are dropped and come again."""
+    max_handshakes_per_address: _Positive = limits.MAX_HANDSHAKES_PER_ADDRESS
+    """Handshakes that one address may begin in a second; beyond it its first datagrams are dropped and come again."""
+    handshake_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = limits.HANDSHAKE_SHARE
+    """Part of the broker's time for those who come in; clients that are there are served first."""
+    max_unproven_size: Annotated[int, msgspec.Meta(ge=limits.MIN_UNPROVEN_SIZE)] = limits.UNDELIVERED_BEFORE_PROOF
+    """What one connection may make the broker hold before its proof is accepted."""
+    max_unproven_total_size: Annotated[int, msgspec.Meta(ge=limits.MIN_UNPROVEN_SIZE)] = limits.MAX_UNPROVEN_TOTAL_SIZE
+    """What all connections without an accepted proof have sent; beyond it those that sent most are closed."""
     max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_SUBSCRIPTIONS)] = limits.MAX_SUBSCRIPTIONS
     """Of one client."""
+    max_filter_size: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_TOPIC_SIZE)] = limits.MAX_TOPIC_SIZE
+    """Of one filter of a client."""
+    max_filters_size: _Positive = limits.MAX_FILTERS_SIZE
+    """Of all filters and group names of one client."""
     max_publish_rate: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Messages per second of one client, averaged over one second; 0 is no limit. What is over it is refused."""
+    """Messages per second of one client; 0 is no limit. Clients keep to it by themselves: `publish` waits. One that
+    does not gets no credit, and what is two seconds ahead is refused."""
+    max_publish_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Bytes per second of one client, as batches with their topic stand on the wire; 0 is no limit. Otherwise as
+    `max_publish_rate`."""
+    max_unread_size: Annotated[int, msgspec.Meta(ge=limits.MIN_UNREAD_SIZE)] = limits.MAX_UNREAD_SIZE
+    """What one client's network has not taken; beyond it messages wait, and `max_pending` and the overflow policy of
+    each subscription hold."""
     max_pending: _Positive = 16 * limits.MAX_PENDING
     """What one subscription may ask for as its `max_pending`, in messages."""
     max_pending_size: _Positive = 4 * limits.MAX_PENDING_SIZE
     """What one subscription may ask for as its `max_pending_bytes`. It bounds the memory of a slow subscriber."""
     retry: Literal["always", "never", "auto"] = "always"
     """Whether strangers prove their address before anything is kept for them. It costs one round trip and keeps forged
-    addresses out; `auto` demands it only above `retry_auto_half_open`, `never` is for networks without strangers."""
+    addresses out; `auto` demands it during a flood, `never` is for networks without strangers."""
     retry_auto_half_open: _Positive = limits.RETRY_AUTO_HALF_OPEN
-    """Half-open handshakes above which `retry = "auto"` demands proof."""
+    """Connections without an accepted proof from which on `retry = "auto"` demands one of the address."""
+    retry_auto_rate: _Positive = limits.RETRY_AUTO_RATE
+    """First datagrams per second from which on it does; it ends 5 s after both measures fell below a half."""
     handshake_timeout_s: _Seconds = limits.HANDSHAKE_TIMEOUT_S
     """From the first datagram of a client to the proof of its credential."""
     idle_timeout_s: _Seconds = 30.0
@@ -107,6 +131,11 @@ class BrokerSettings:
         object.__setattr__(self, "advertise", tuple(dict.fromkeys(map(parse_advertised, self.advertise))))
         if self.mode == "client" and self.advertise:
             raise InvalidSetting("advertise", "mode client accepts no nodes; leave it out, or choose --mode hybrid")
+        if self.max_filters_size < self.max_filter_size:
+            raise InvalidSetting("max_filters_size", f"must be at least max_filter_size ({self.max_filter_size})")
+        if self.max_unproven_total_size < self.max_unproven_size:
+            why = f"must be at least max_unproven_size ({self.max_unproven_size})"
+            raise InvalidSetting("max_unproven_total_size", why)
         if self.keep_alive_s >= self.idle_timeout_s:
             raise InvalidSetting("keep_alive_s", f"must be below idle_timeout_s ({self.idle_timeout_s:g})")
         if not self.makes_authority:
@@ -140,7 +169,11 @@ class BrokerSettings:
             max_message_size=self.max_message_size,
             max_connections=self.max_connections,
             max_subscriptions=self.max_subscriptions,
+            max_filter_size=self.max_filter_size,
+            max_filters_size=self.max_filters_size,
             max_publish_rate=self.max_publish_rate,
+            max_publish_bytes=self.max_publish_bytes,
+            max_unread_size=self.max_unread_size,
             max_pending=self.max_pending,
             max_pending_size=self.max_pending_size,
             handshake_timeout_s=self.handshake_timeout_s,
