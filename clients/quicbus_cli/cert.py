@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicbus.commands import common_options, settings_of
+from quicbus.commands import common_options
 from quicbus.exceptions import CredentialError
-from quicbus.settings import ClientSettings, default_data_dir
+from quicbus_cli.cert_by_hand import authority, install, request, sign
+from quicbus_cli.cert_folder import authority_of, credential_facts, data_dir_option, folder_of
+from quicbus_cli.cert_log import list_issued, revoke, rotate
 
 if TYPE_CHECKING:
-    from quicbus.identity import Credential
+    from collections.abc import Iterator
 
 __all__ = ["cert"]
 
 
-@click.group(short_help="Issue and show credentials and node certificates.")
+@click.group(short_help="Issue, show, renew and revoke credentials and node certificates.")
 def cert() -> None:
-    """Issue credentials for clients, data folders for further nodes, and show what one holds.
+    """Issue credentials for clients, data folders for further nodes, and show, sign and revoke what was issued.
 
-    Certificates are issued in the data folder that holds the authority: that of the first `quicbus broker`.
+    Certificates are issued in the data folder that holds the authority: that of the first `quicbus broker`. Brokers and
+    clients renew theirs by themselves as long as a broker with that folder runs somewhere in the mesh.
     """
 
 
@@ -31,8 +34,8 @@ def cert() -> None:
 @click.option("--client", metavar="NAME", help="Name of the client; publishers are shown by it.")
 @click.option("--node", metavar="NAME", help="Name of a further node.")
 @click.option("--out", metavar="PATH", help="Credential file (default NAME.pem), or folder for a node (default NAME).")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Days until it expires.")
-@click.option("--data-dir", metavar="DIR", help="Data folder with the authority (or QUICBUS_DATA_DIR).")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Days until it expires; 30 unless given.")
+@data_dir_option
 @click.option("--force", is_flag=True, help="Replace a credential file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as a JSON object.")
 @common_options
@@ -54,24 +57,26 @@ def issue(
     context = click.get_current_context()
     if (client is None) == (node is None):
         raise click.UsageError("give one of --client NAME and --node NAME", context)
-    from quicbus.identity import load_authority, prepare_node_folder  # cryptography takes a while to load
+    from quicbus.identity import IssuedLog, prepare_node_folder  # cryptography takes a while to load
     from quicbus.identity.authority import CERTIFICATE_DAYS
 
-    authority = load_authority(_data_dir(data_dir))
+    folder = folder_of(data_dir)
+    issuer = authority_of(folder)
     if node is not None:
         target = Path(out or node)
-        credential = prepare_node_folder(authority, node, target, days=days or CERTIFICATE_DAYS)
+        credential = prepare_node_folder(issuer, node, target, days=days or CERTIFICATE_DAYS, issued_by=folder)
         use = f"quicbus broker --data-dir {target} --seed HOST:PORT  (of a broker that runs)"
     else:
         assert client is not None
         target = Path(out or f"{client}.pem")
         if target.exists() and not force:
             raise CredentialError(f"{target} exists; --force replaces it")
-        credential = authority.issue_client(client, days=days or CERTIFICATE_DAYS)
+        credential = issuer.issue_client(client, days=days or CERTIFICATE_DAYS)
+        IssuedLog(folder).add(issuer, credential.chain_der[0])
         credential.save(target)
         use = f"quicbus sub --credentials {target} 'sensors/#'"
     if as_json:
-        click.echo(json.dumps({"path": str(target), **_facts(credential)}))
+        click.echo(json.dumps({"path": str(target), **credential_facts(credential)}))
         return
     click.echo(f"{target}: {credential.role} {credential.name}, valid until {credential.not_after:%Y-%m-%d}")
     click.echo(f"use it: {use}")
@@ -79,19 +84,19 @@ def issue(
 
 @cert.command(short_help="Show a credential, certificate or data folder.")
 @click.argument("path", required=False, metavar="[FILE]")
-@click.option("--data-dir", metavar="DIR", help="Data folder (or QUICBUS_DATA_DIR).")
+@data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @common_options
 def show(path: str | None, data_dir: str | None, as_json: bool) -> None:
     """Show who FILE is for, its mesh and its validity; without FILE what the data folder holds."""
     if path is None or Path(path).is_dir():
-        folder = Path(path) if path else _data_dir(data_dir)
+        folder = Path(path) if path else folder_of(data_dir)
         files = [folder / name for name in ("authority.pem", "node.pem", "credential.pem") if (folder / name).exists()]
         if not files:
             raise CredentialError(f"{folder} holds no certificates; the first `quicbus broker` makes them")
     else:
         files = [Path(path)]
-    found = [{"path": str(file), **_description(file)} for file in files]
+    found = [{"path": str(file), **facts} for file in files for facts in _descriptions(file)]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -99,25 +104,15 @@ def show(path: str | None, data_dir: str | None, as_json: bool) -> None:
         click.echo(_text(facts))
 
 
-def _data_dir(named: str | None) -> Path:
-    settings = settings_of(ClientSettings, {"data_dir": named})
-    return settings.data_dir or default_data_dir()
+for command in (authority, install, list_issued, request, revoke, rotate, sign):
+    cert.add_command(command)
 
 
-def _facts(credential: Credential) -> dict[str, Any]:
-    return {
-        "role": str(credential.role),
-        "name": credential.name,
-        "mesh": credential.mesh,
-        "id": credential.node_id.hex(),
-        "not_after": credential.not_after.isoformat(),
-    }
+def _descriptions(file: Path) -> Iterator[dict[str, str | int | bool]]:
+    from quicbus.identity.describe import describe_certificates  # cryptography takes a while to load
 
-
-def _description(file: Path) -> dict[str, str | int | bool]:
-    from quicbus.identity import describe_certificate  # cryptography takes a while to load
-
-    return describe_certificate(file.read_bytes(), source=str(file)).as_dict()
+    for one in describe_certificates(file.read_bytes(), source=str(file)):
+        yield one.as_dict()
 
 
 def _text(facts: dict[str, Any]) -> str:

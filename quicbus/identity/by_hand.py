@@ -7,12 +7,11 @@ and neither can be swapped for another: the private key never leaves its machine
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import pem
-from quicbus.identity.authority import AUTHORITY_DAYS, Authority, authority_mesh
+from quicbus.identity.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, Authority, authority_mesh
 from quicbus.identity.credential import Credential
 from quicbus.identity.files import PRIVATE_FOLDER_MODE, write_file
 from quicbus.identity.folder_files import (
@@ -30,21 +29,29 @@ from quicbus.identity.folder_files import (
 )
 from quicbus.identity.folder_lock import brief_lock
 from quicbus.identity.folder_trust import read_trust, update_credential
-from quicbus.identity.keys import generate_key, key_from_pem, key_to_pem
+from quicbus.identity.issued_log import IssuedLog
+from quicbus.identity.keys import generate_key, key_from_pem, key_to_pem, node_id_of
 from quicbus.identity.names import Role
 from quicbus.identity.prepared_folder import PreparedFolder
-from quicbus.identity.requests import make_request, request_to_pem
+from quicbus.identity.requests import make_request, request_from_pem, request_key, request_to_pem
+from quicbus.identity.signed_file import SignedFile
 from quicbus.identity.trust import TrustStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from quicbus.identity.signed_file import SignedFile
-
-__all__ = ["install_credential", "install_node", "prepare_authority_folder", "request_credential", "request_node"]
+__all__ = [
+    "install_credential",
+    "install_node",
+    "prepare_authority_folder",
+    "request_credential",
+    "request_node",
+    "sign_request",
+]
 
 
 def prepare_authority_folder(out: Path, *, days: float = AUTHORITY_DAYS, now: dt.datetime | None = None) -> Authority:
@@ -100,6 +107,36 @@ def request_credential(path: Path) -> Path:
     return request
 
 
+def sign_request(
+    folder: Path,
+    authority: Authority,
+    data: bytes,
+    source: str,
+    role: Role,
+    name: str,
+    *,
+    days: float = CERTIFICATE_DAYS,
+    now: dt.datetime | None = None,
+) -> SignedFile:
+    """Sign the request in a file's `data`, with the authority of `folder`, which logs it.
+
+    Raises `CredentialError` that begins with `source`, also for a key that is revoked; `InvalidSetting` for the name;
+    `DataFolderError`.
+    """
+    now = now or dt.datetime.now(dt.UTC)
+    key = request_key(request_from_pem(data, source))
+    with one_error(folder):
+        trust = read_trust(folder, authority.mesh, authority.authorities_pem)
+    revocation = trust.revocation(node_id_of(key))
+    if revocation is not None:
+        raise CredentialError(
+            f"{source}: its key was revoked on {revocation.time:%Y-%m-%d %H:%M} UTC; make a request with a new key"
+        )
+    certificate = authority.certify(role, name, key, days=days, now=now)
+    IssuedLog(folder).add(authority, certificate, now=now)
+    return SignedFile([pem.certificate_from_der(certificate, source)], trust.authorities, trust.raw)
+
+
 def install_credential(path: Path, signed: SignedFile, now: dt.datetime | None = None) -> Credential:
     """Make `path` the credential of a client out of what came back; raises `CredentialError`.
 
@@ -134,7 +171,7 @@ def install_node(folder: Path, signed: SignedFile, now: dt.datetime | None = Non
     with one_error(folder):
         if not exists(folder / NODE_KEY_FILE):
             raise DataFolderError(
-                str(folder), f"no {NODE_KEY_FILE} in it; name the folder that the request was made in with --data-dir"
+                str(folder), f"no {NODE_KEY_FILE} in it; name the folder that the request was made in with --node"
             )
         with brief_lock(folder):
             key = key_from_pem((folder / NODE_KEY_FILE).read_bytes(), NODE_KEY_FILE)

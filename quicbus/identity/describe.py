@@ -18,7 +18,7 @@ from quicbus.identity.names import identity_of
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["CertificateDescription", "describe_certificate"]
+__all__ = ["CertificateDescription", "describe_certificate", "describe_certificates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,26 @@ def describe_certificate(
     data: bytes, *, source: str = "the certificate", now: dt.datetime | None = None
 ) -> CertificateDescription:
     """Describe the certificate in PEM text: of a credential its own, not the authority's. Raises `CredentialError`."""
+    return describe_certificates(data, source=source, now=now)[0]
+
+
+def describe_certificates(
+    data: bytes, *, source: str = "the certificate", now: dt.datetime | None = None
+) -> list[CertificateDescription]:
+    """Like `describe_certificate`; of a file that holds authorities alone each of them."""
     now = now or dt.datetime.now(dt.UTC)
     parts = pem.split(data, source)
     if not parts.certificates:
         raise CredentialError(f"{source}: no certificate in it")
-    certificate = next((one for one in parts.certificates if one.issuer != one.subject), parts.certificates[0])
-    issuer = next((one for one in parts.certificates if one.subject == certificate.issuer), None)
+    own = next((one for one in parts.certificates if one.issuer != one.subject), None)
+    described = parts.certificates if own is None else [own]
+    return [_description(one, parts, source, now) for one in described]
+
+
+def _description(
+    certificate: x509.Certificate, parts: pem.Parts, source: str, now: dt.datetime
+) -> CertificateDescription:
+    issuer = next((one for one in parts.certificates if _is_issuer(one, certificate)), None)
     role, name, mesh = _who(certificate, source)
     public_key = certificate.public_key()
     assert isinstance(public_key, ec.EllipticCurvePublicKey)  # _who refused all others
@@ -74,6 +88,15 @@ def describe_certificate(
         fingerprint=_fingerprint(certificate),
         issuer_fingerprint=_fingerprint(issuer) if issuer is not None else "",
     )
+
+
+def _is_issuer(one: x509.Certificate, certificate: x509.Certificate) -> bool:
+    # Authorities of one mesh have one name.
+    try:
+        certificate.verify_directly_issued_by(one)
+    except Exception:  # ValueError, TypeError, InvalidSignature: whatever it is, this one has not issued it
+        return False
+    return True
 
 
 def _who(certificate: x509.Certificate, source: str) -> tuple[str, str, str]:

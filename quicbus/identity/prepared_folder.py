@@ -57,7 +57,7 @@ def wants_signature(path: str | os.PathLike[str]) -> DataFolderError:
         str(path),
         f"no node certificate in it; have {request} signed where the authority is, with `quicbus cert sign "
         f"{REQUEST_FILE} --node NAME --out {NODE_FILE}`, and install the result here with `quicbus cert install "
-        f"{NODE_FILE} --data-dir {path}`",
+        f"{NODE_FILE} --node {path}`",
     )
 
 
