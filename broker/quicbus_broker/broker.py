@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from quicbus import limits
-from quicbus.exceptions import DataFolderError, InvalidSetting, QuicbusError
+from quicbus.exceptions import CredentialRefused, DataFolderError, InvalidSetting, QuicbusError
 from quicbus.logs import logger_for
 from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration
 from quicbus.transport.engines import engine_named
+from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import PROTOCOL_VERSION
 from quicbus_broker.broker_mesh import BrokerMesh
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
 from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.lan import check_extra
+from quicbus_broker.live_trust import LiveTrust
 from quicbus_broker.node import NodeIdentity
 from quicbus_broker.routing import Router, RoutingBooks
 from quicbus_broker.settings import BrokerSettings, parse_listen
@@ -68,7 +70,8 @@ class Broker:
     the address as its `filename`.
     Leaving stops it gracefully: it takes no new connections, delivers what is queued for up to `drain_timeout_s`, and
     closes. Leaving by an exception or cancellation closes at once. Where another process is started with the same key
-    this one stops and `DataFolderError` comes out of the `async with`.
+    this one stops and `DataFolderError` comes out of the `async with`; where its own key is revoked,
+    `CredentialRefused`.
     """
 
     def __init__(self, settings: BrokerSettings | None = None) -> None:
@@ -79,9 +82,10 @@ class Broker:
         self._listener: Listener | None = None
         self._mesh: BrokerMesh | None = None
         self._bus: Client | None = None
-        self._superseded = ""
-        """Why, where another process with this node's key was started later."""
-        self._is_superseded = asyncio.Event()
+        self._trust: LiveTrust | None = None
+        self._ended_by: QuicbusError | None = None
+        """Another process with this node's key was started later, or the key is revoked: this one must stop."""
+        self._must_end = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._housekeeping: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
@@ -182,7 +186,8 @@ class Broker:
             self._tasks.create_task(self._keep_time(), name="broker-housekeeping"),
             self._tasks.create_task(self._keep_certificate(), name="broker-certificate"),
             self._tasks.create_task(self._opened_mesh.run(), name="broker-mesh"),
-            self._tasks.create_task(self._stop_when_superseded(), name="broker-superseded"),
+            self._tasks.create_task(self._opened_trust.run(), name="broker-trust"),
+            self._tasks.create_task(self._stop_when_it_must(), name="broker-end"),
         ]
         return self
 
@@ -200,14 +205,14 @@ class Broker:
                 of_tasks = kind is not None and issubclass(kind, asyncio.CancelledError)
                 await self._tasks.__aexit__(*((kind, error, traceback) if of_tasks else (None, None, None)))
             except BaseExceptionGroup:
-                if self._superseded:
-                    raise self._superseded_error() from None
+                if self._ended_by is not None:
+                    raise self._ended_by from None
                 raise
             finally:
                 await self._resources.aclose()
                 self._closed.set()
-        if self._superseded and kind is None:
-            raise self._superseded_error()
+        if self._ended_by is not None and kind is None:
+            raise self._ended_by
 
     async def stop(self) -> None:
         """Stop gracefully: no new connections, deliver what is queued, close. May be called twice, and by any task.
@@ -238,8 +243,10 @@ class Broker:
         edge = self._edge = Edge(exchange, settings.edge_limits)
         admission = edge.admission(identity.verifier())
         # Round trips are fractions of a millisecond; the clock of uvloop has milliseconds only.
-        mesh = self._mesh = BrokerMesh(settings, identity, edge, time.monotonic, self._supersede)
-        admission.nodes = mesh.driver
+        mesh = self._mesh = BrokerMesh(settings, identity, edge, time.monotonic, self._supersede, self._revoke)
+        admission.nodes, admission.node_verifier = mesh.driver, identity.node_verifier()
+        trust = self._trust = LiveTrust(identity, edge, mesh, self._renew_listener)
+        mesh.on_trust_learned = trust.learned
         self._listener = Listener(
             self._configuration(identity), lambda connection: edge.make_session(connection, admission)
         )
@@ -277,8 +284,9 @@ class Broker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.drain_timeout_s):
                     await self._drained()
-            await self._opened_mesh.leave(in_silence=bool(self._superseded))
+            await self._opened_mesh.leave(in_silence=self._ended_by is not None)
             edge.close()
+            await self._opened_trust.keep()
         finally:
             await endpoint.close("the broker has stopped")
             self._closed.set()
@@ -299,34 +307,40 @@ class Broker:
             mesh.tick()
 
     def _supersede(self, why: str) -> None:
-        if not self._superseded:
-            self._superseded = why
+        self._end_by(DataFolderError(str(self.data_dir), why), why)
+
+    def _revoke(self) -> None:
+        why = self._opened_identity.revoked()
+        self._end_by(CredentialRefused(CloseCode.CREDENTIAL_REVOKED, why), why)
+
+    def _end_by(self, error: QuicbusError, why: str) -> None:
+        if self._ended_by is None:
+            self._ended_by = error
             self._log.error("= %s", why)
-            self._is_superseded.set()
+            self._must_end.set()
 
-    async def _stop_when_superseded(self) -> None:
-        await self._is_superseded.wait()
+    async def _stop_when_it_must(self) -> None:
+        await self._must_end.wait()
         await self.stop()
-        raise self._superseded_error()
-
-    def _superseded_error(self) -> DataFolderError:
-        return DataFolderError(str(self.data_dir), self._superseded)
+        if self._ended_by is not None:
+            raise self._ended_by
 
     async def _keep_certificate(self) -> None:
         while True:
             await asyncio.sleep(RENEW_CHECK_S)
             identity = self._opened_identity
             try:
-                is_new = await asyncio.to_thread(identity.renew)
+                await asyncio.to_thread(identity.renew)
             except QuicbusError as error:
                 self._log.warning("= the node's certificate could not be renewed: %s", error)
-                continue
-            if is_new and self._listener is not None:
-                self._listener.configuration = self._configuration(identity)
-                self._opened_mesh.renewed()
-                self._log.info("= the node's certificate was renewed, until %s", identity.credential.not_after)
+            self._opened_trust.adopt()
 
     # --- its parts --------------------------------------------------------------------------------------------------
+
+    def _renew_listener(self) -> None:
+        """Show new connections the certificate that there is now."""
+        if self._listener is not None:
+            self._listener.configuration = self._configuration(self._opened_identity)
 
     def _configuration(self, identity: NodeIdentity) -> EngineConfiguration:
         return EngineConfiguration(
@@ -368,6 +382,12 @@ class Broker:
         if self._endpoint is None:
             raise InvalidSetting("broker", "not open; use it in `async with`")
         return self._endpoint
+
+    @property
+    def _opened_trust(self) -> LiveTrust:
+        if self._trust is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._trust
 
     @property
     def _opened_mesh(self) -> BrokerMesh:

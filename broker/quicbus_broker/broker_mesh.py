@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.logs import logger_for
 from quicbus_broker.joining import Joining
+from quicbus_broker.live_trust import MeshTrust
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.driver import MeshDriver
 from quicbus_broker.mesh.session.node_signing import NodeSigning
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from quicbus.transport.endpoint import Endpoint
     from quicbus_broker.edge import Edge
-    from quicbus_broker.mesh.outputs import MemberChanged
+    from quicbus_broker.mesh.outputs import MemberChanged, MemberRevoked
     from quicbus_broker.mesh.views import MeshStatistics
     from quicbus_broker.node import NodeIdentity
     from quicbus_broker.settings import BrokerSettings
@@ -35,7 +36,8 @@ __all__ = ["BrokerMesh"]
 class BrokerMesh:
     """`driver` takes the connections of nodes; `start` it when the endpoint is open, and keep `run` running.
 
-    `on_superseded` is called with a sentence when another process with this node's key was started later.
+    `on_superseded` is called with a sentence when another process with this node's key was started later, `on_revoked`
+    when this node was revoked.
     """
 
     def __init__(
@@ -45,21 +47,32 @@ class BrokerMesh:
         edge: Edge,
         clock: Callable[[], float],
         on_superseded: Callable[[str], None],
+        on_revoked: Callable[[], None] = lambda: None,
     ) -> None:
         credential = identity.credential
         config = MeshConfig(max_hops=settings.max_hops)
+        trust = MeshTrust(identity)
         self._settings = settings
         self._identity = identity
         self._edge = edge
         self._clock = clock
         self._on_superseded = on_superseded
+        self._on_revoked = on_revoked
+        self.on_trust_learned: Callable[[], None] = lambda: None
+        """Called when another node has brought a later trust list, which counts already."""
         self.mesh = Mesh(
             me=credential.node_id,
             name=credential.name,
             boot=identity.boot,
             mode=settings.mode,
-            signing=NodeSigning(lambda: identity.credential, identity.verifier(), lambda: datetime.now(UTC)),
+            signing=NodeSigning(
+                lambda: identity.credential,
+                identity.verifier(),
+                lambda: datetime.now(UTC),
+                is_revoked=trust.is_revoked,
+            ),
             config=config,
+            trust=trust,
             rng=random.Random(secrets.randbits(64)),  # noqa: S311 (jitter and whom to ask next: no secret is drawn)
         )
         self.driver = MeshDriver(
@@ -103,6 +116,10 @@ class BrokerMesh:
         """The node's certificate was renewed."""
         self.driver.perform(self.mesh.renewed(self._clock()))
 
+    def trust_changed(self) -> None:
+        """There is a later trust list, from elsewhere than the mesh."""
+        self.driver.perform(self.mesh.trust_changed(self._clock()))
+
     def statistics(self) -> MeshStatistics:
         """Return the counters of the machine, with what the driver had to drop."""
         statistics = self.mesh.statistics()
@@ -132,6 +149,15 @@ class BrokerMesh:
 
     def member_changed(self, change: MemberChanged) -> None:
         self.sight.changed(change)
+
+    def member_revoked(self, revoked: MemberRevoked) -> None:
+        self.sight.revoked(revoked.node, revoked.name)
+
+    def trust_learned(self, signed: bytes) -> None:
+        self.on_trust_learned()
+
+    def self_revoked(self) -> None:
+        self._on_revoked()
 
     def superseded(self, boot: int, addresses: tuple[str, ...]) -> None:
         where = f" at {', '.join(addresses)}" if addresses else ""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 __all__ = [
     "BrokerEvent",
+    "CertificateExpiring",
+    "CertificateRenewed",
     "LinkDown",
     "LinkUp",
     "MemberFailed",
@@ -13,7 +15,9 @@ __all__ = [
     "MemberLeft",
     "MemberMoved",
     "MemberRecovered",
+    "MemberRevoked",
     "MemberSuspected",
+    "TrustChanged",
 ]
 
 
@@ -54,6 +58,39 @@ class MemberRecovered(BrokerEvent):
 @dataclass(frozen=True, slots=True)
 class MemberMoved(BrokerEvent):
     """It was started again, or has other addresses, and was not missed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRevoked(BrokerEvent):
+    """Its key was revoked: it is no member any more, and nothing of it is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChanged(BrokerEvent):
+    """A later trust list counts at this broker, which `node` and `name` tell."""
+
+    version: int
+    revoked: int
+    """How many keys are revoked in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateExpiring(BrokerEvent):
+    """A certificate of this broker, which `node` and `name` tell, ends soon and could not be renewed so far."""
+
+    whose: str
+    """`node`, or `local` for the credential of local applications."""
+    expires_in_s: float
+    why: str
+    """What the last attempt met; empty before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRenewed(BrokerEvent):
+    """A certificate of this broker was renewed."""
+
+    whose: str
+    expires_in_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from quicbus_broker.events import (
     MemberLeft,
     MemberMoved,
     MemberRecovered,
+    MemberRevoked,
     MemberSuspected,
 )
 from quicbus_broker.mesh.outputs import State
@@ -108,10 +109,16 @@ class MeshSight:
         self._names[change.node] = change.name
         event = event_of(change)
         if event is not None:
-            self._report(event)
+            self.report(event)
         if change.node in self._unnamed_links:
             del self._unnamed_links[change.node]
-            self._report(LinkUp(change.node.hex(), change.name))
+            self.report(LinkUp(change.node.hex(), change.name))
+
+    def revoked(self, node: NodeId, name: str) -> None:
+        """A member was revoked."""
+        self._members_changed()
+        self._unnamed_links.pop(node, None)
+        self.report(MemberRevoked(node.hex(), name))
 
     def look(self) -> None:
         """See whether links and versions have changed. To be called outside of the machine, after `Mesh.end_turn`."""
@@ -141,13 +148,13 @@ class MeshSight:
         if name is None:
             self._unnamed_links[node] = None
         else:
-            self._report(LinkUp(node.hex(), name))
+            self.report(LinkUp(node.hex(), name))
 
     def _link_down(self, node: NodeId) -> None:
         if node in self._unnamed_links:
             del self._unnamed_links[node]
         else:
-            self._report(LinkDown(node.hex(), self._names.get(node, "")))
+            self.report(LinkDown(node.hex(), self._names.get(node, "")))
 
     def _look_for_spread(self, links: int) -> None:
         if not self._mesh.is_settled:  # Nobody is linked yet: that would be no spread at all.
@@ -159,7 +166,8 @@ class MeshSight:
             if waiting is not None:
                 waiting[1](links)
 
-    def _report(self, event: BrokerEvent) -> None:
+    def report(self, event: BrokerEvent) -> None:
+        """Tell people."""
         if isinstance(event, LinkUp | LinkDown):  # the driver has logged what happens to members
             state = "linked" if isinstance(event, LinkUp) else "no longer linked"
             self._log.info("= node %s (%s) is %s", event.name, event.node, state, extra={"peer": event.node})

@@ -1,19 +1,46 @@
-"""What a broker is: its identity, out of its data folder or out of the files that its settings name."""
+"""What a broker is and whom it trusts: its identity, out of its data folder or out of the files that its settings name.
+
+What stands in the files may be replaced while the broker runs: `look` reads it, in a thread, and `adopt` goes by it, in
+the event loop. The trust list that counts here is `trust`: whichever is later, that in the files or the mesh's.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quicbus.identity import Credential, Role, Verifier
+from quicbus.exceptions import CredentialError
+from quicbus.identity import Credential, Verifier
 from quicbus.identity.data_folder import DataFolder
+from quicbus.identity.peer import ISSUE_NODE
+from quicbus.identity.trust import TrustStore
+from quicbus.logs import logger_for
+from quicbus_broker.identity_files import FolderFiles, NamedFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from quicbus.logs import NodeAdapter
+    from quicbus_broker.identity_files import IdentityFiles
     from quicbus_broker.settings import BrokerSettings
 
-__all__ = ["NodeIdentity"]
+__all__ = ["Adopted", "NodeIdentity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What is other than before."""
+
+    certificate: bool = False
+    authorities: bool = False
+    trust: bool = False
+    """The trust list."""
+
+    def __bool__(self) -> bool:
+        return self.certificate or self.authorities or self.trust
 
 
 class NodeIdentity:
@@ -25,10 +52,13 @@ class NodeIdentity:
     def __init__(self, settings: BrokerSettings) -> None:
         self.data_dir: Path = settings.folder
         self._folder: DataFolder | None = None
+        self._files: IdentityFiles
+        self._busy = threading.Lock()
+        """Files are read and written by one thread at a time."""
         if settings.certificate and settings.private_key and settings.authority:
-            self.credential = Credential.from_files(
-                settings.certificate, settings.private_key, settings.authority, role=Role.NODE
-            )
+            named = NamedFiles(settings.certificate, settings.private_key, settings.authority)
+            named.read_trust(self.data_dir / f"trust-{named.credential.node_id.hex()[:8]}.bin")
+            self._files = named
             self.boot = int(time.time() * 1000)
         else:
             # Who names a seed wants to join a mesh: a new one, made here, could never be part of it.
@@ -40,7 +70,25 @@ class NodeIdentity:
             except BaseException:
                 self._folder.close()
                 raise
-            self.credential = self._folder.node
+            self._files = FolderFiles(self._folder)
+        self.credential = self._files.credential
+        try:
+            self._open_trust()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_trust(self) -> None:
+        credential = self.credential
+        self._installed = self._files.authorities_pem
+        self.trust = TrustStore(credential.mesh, self._installed, self._files.trust or None)
+        """Changed in the event loop only."""
+        self.credential = self._trusting(credential)
+        pem = self.trust.authorities_pem
+        self._verifier = Verifier(pem, credential.mesh, self.trust.revocation)
+        self._node_verifier = Verifier(pem, credential.mesh)
+        if why := self.revoked():
+            raise CredentialError(why)
 
     @property
     def credential_path(self) -> Path | None:
@@ -53,18 +101,100 @@ class NodeIdentity:
         return self._folder is None or self._folder.authority is not None
 
     def verifier(self) -> Verifier:
-        """Return what proves clients: they hold certificates of the same authority."""
-        return Verifier(self.credential.authority_pem, self.credential.mesh)
+        """Return what proves clients: they hold certificates of a trusted authority, and are not revoked. It follows
+        changes."""
+        return self._verifier
+
+    def node_verifier(self) -> Verifier:
+        """Return what proves nodes: likewise, but the mesh refuses those that are revoked, which it tells so first."""
+        return self._node_verifier
+
+    def revoked(self) -> str:
+        """Return a sentence where this very node is revoked."""
+        found = self.trust.revocation(self.credential.node_id)
+        if found is None:
+            return ""
+        return (
+            f"the key of this node, {self.credential.name} ({self.credential.node_id.hex()}), was revoked on "
+            f"{found.time:%Y-%m-%d %H:%M} UTC: it is no member of its mesh any more; to run a broker here make it "
+            f"a new node with {ISSUE_NODE} on the machine with the authority, in a new data folder"
+        )
+
+    # --- in a thread ---
+
+    def look(self) -> bool:
+        """Read again what was replaced on disk, and tell whether `adopt` has something to do.
+
+        Raises `QuicbusError` once for what can't be taken; then, too, `adopt` may have something to do.
+        """
+        with self._busy:
+            return self._files.reload()
 
     def renew(self) -> bool:
         """Issue the node's certificate anew when its time has come, where this folder has the authority's key.
 
-        Returns whether `credential` has changed. Reads and writes files.
+        Returns whether it has changed; then `adopt` it. Reads and writes files.
         """
-        if self._folder is None or not self._folder.renew():
+        with self._busy:
+            return self._folder is not None and self._folder.renew()
+
+    def keep_trust(self) -> None:
+        """Write the trust list down; raises `QuicbusError`."""
+        signed = self.trust.raw
+        with self._busy:
+            if signed and signed != self._files.trust:
+                self._files.keep(signed)
+
+    # --- in the event loop ---
+
+    def adopt(self) -> Adopted:
+        """Go by what `look` and `renew` found."""
+        version, authorities = self.trust.version, self.trust.authorities_pem
+        files = self._files
+        try:
+            if files.trust and files.trust != self.trust.raw:
+                self.trust.take(files.trust, dt.datetime.now(dt.UTC))
+            elif not files.trust and files.authorities_pem != self._installed:
+                self.trust.install(files.authorities_pem)
+        except CredentialError as error:
+            self._log.warning("= the trust list on disk can't be taken: %s", error)
+        self._installed = files.authorities_pem
+        before = self.credential
+        self._follow()
+        return Adopted(
+            certificate=before.chain_pem != self.credential.chain_pem,
+            authorities=authorities != self.trust.authorities_pem,
+            trust=version != self.trust.version,
+        )
+
+    def take_trust(self, signed: bytes) -> bool:
+        """Go by a trust list that another node brought, if it is later; raises `CredentialError`."""
+        if signed == self.trust.raw or not self.trust.take(signed, dt.datetime.now(dt.UTC)):
             return False
-        self.credential = self._folder.node
+        self._follow()
         return True
+
+    def _follow(self) -> None:
+        pem = self.trust.authorities_pem
+        self.credential = self._trusting(self._files.credential)
+        self._verifier.trust(pem)
+        self._node_verifier.trust(pem)
+
+    def _trusting(self, credential: Credential) -> Credential:
+        """Return the credential with the authorities that are trusted now."""
+        if credential.authority_pem == self.trust.authorities_pem:
+            return credential
+        try:
+            return Credential.from_issued(
+                credential.private_key, credential.chain_der, self.trust.authorities, "the node's certificate"
+            )
+        except CredentialError as error:
+            self._log.error("= the mesh does not trust the authority of this node any more: %s", error)
+            return credential
+
+    @property
+    def _log(self) -> NodeAdapter:
+        return logger_for("quicbus_broker", node=self.credential.node_id.hex())
 
     def close(self) -> None:
         if self._folder is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from quicbus_broker.edge.mesh_view import FurtherBrokers, MeshView
     from quicbus_broker.edge.nodes import Nodes
     from quicbus_broker.edge.session import Session
+    from quicbus_broker.edge.trust import EdgeTrust
 
 __all__ = ["Admission", "Admitted", "Sessions"]
 
@@ -43,12 +44,15 @@ class Admitted:
     session: bytes
     """16 random bytes."""
     expires_in_s: float | None
+    key_id: bytes = b""
+    """Of the client's key: its sessions end when that is revoked. The mesh sees to those of nodes."""
 
 
 class Sessions(Protocol):
     """The list of sessions, as admission needs it."""
 
     mesh: MeshView
+    trust: EdgeTrust
 
     @property
     def brokers(self) -> FurtherBrokers:
@@ -82,6 +86,8 @@ class Admission:
         self.limits = edge_limits
         self.verifier = verifier
         """May be replaced while the listener is open."""
+        self.node_verifier = verifier
+        """Likewise, for nodes."""
         self.nodes: Nodes | None = None
         """Who takes sessions of kind node; `None` refuses them."""
         self.open = 0
@@ -130,6 +136,10 @@ class Admission:
         """Return the URLs of further brokers for a client that comes in."""
         return self._sessions.brokers.urls if self.tells_brokers else ()
 
+    def trust(self) -> bytes:
+        """Return the trust list for a client that comes in; empty where there is none to tell."""
+        return b"" if self.is_local else self._sessions.trust.signed
+
     def refusal(self) -> str | None:
         """Return why no further client may come in, or `None`. The local client may always."""
         allowed = self.limits.max_connections
@@ -156,7 +166,7 @@ class Admission:
                     f"this broker takes sessions of kind {KIND_CLIENT}, not {hello.kind}; use a client credential",
                 )
             expires_in_s = (peer.not_after - now).total_seconds()
-            admitted = Admitted(peer.name, self._random_bytes(16), expires_in_s)
+            admitted = Admitted(peer.name, self._random_bytes(16), expires_in_s, peer.node_id)
         self.open += 1
         self._sessions.opened(session, admitted)
         return admitted
@@ -164,10 +174,10 @@ class Admission:
     def admit_node(self, session: Session, hello: Hello, channel_binding: bytes) -> tuple[bytes, Admitted]:
         """Check the proof of a node and return its id; raises `ProofRefused`."""
         assert self.nodes is not None
-        if self.verifier is None:
+        if self.node_verifier is None:
             raise ProofRefused(CloseCode.CREDENTIAL_WRONG_ROLE, "nodes come over the network")
         now = self._wall_clock()
-        peer = self.verifier.verify(hello.chain, hello.signature, channel_binding, hello.kind, now)
+        peer = self.node_verifier.verify(hello.chain, hello.signature, channel_binding, hello.kind, now)
         if not hello.boot:
             raise ProtocolViolation("Hello of a node without its boot")
         refusal = self.nodes.refusal(peer.node_id, hello.boot)

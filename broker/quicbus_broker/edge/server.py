@@ -21,11 +21,13 @@ from quicbus_broker.edge.edge_limits import no_hits
 from quicbus_broker.edge.mesh_view import Alone, FurtherBrokers, further_brokers
 from quicbus_broker.edge.nodes import KIND_NODE
 from quicbus_broker.edge.session import Session, SessionState
+from quicbus_broker.edge.trust import EdgeTrust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from quicbus.identity import Verifier
+    from quicbus.identity.trust import TrustStore
     from quicbus.transport.connection import Connection
     from quicbus.transport.engine import Terminated
     from quicbus_broker.edge.admission import Admitted
@@ -80,6 +82,7 @@ class Edge:
         self.exchange = exchange
         self.mesh: MeshView = mesh or Alone(exchange.origin, exchange.boot)
         """May be replaced; then `members_changed`."""
+        self.trust = EdgeTrust()
         self.limits = edge_limits
         exchange.max_body_size = edge_limits.max_body_size
         self._wall_clock = wall_clock
@@ -120,6 +123,7 @@ class Edge:
     def tick(self) -> None:
         """Let time pass: in the queues, and for handshakes and certificates."""
         self.exchange.tick()
+        self.trust.tick()
         now = self.exchange.clock()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, session, code = heapq.heappop(self._deadlines)
@@ -138,6 +142,10 @@ class Edge:
         self.exchange.policy.replace(table)
         for session in self._clients():
             session.permissions_changed()
+
+    def trusted(self, trust: TrustStore) -> None:
+        """Go by this trust list from now on: sessions of keys that are revoked in it end."""
+        self.trust.changed(trust, self._sessions)
 
     def go_away(self, reason: str, deadline_s: float) -> None:
         """Ask all clients to finish; then call `close_drained`."""
@@ -192,6 +200,7 @@ class Edge:
 
     def closed(self, session: Session, termination: Terminated) -> None:
         self._sessions.pop(session, None)
+        self.trust.forget(session)
         if len(self._deadlines) > 4 * len(self._sessions) + 64:
             self._deadlines = [deadline for deadline in self._deadlines if deadline[2] in self._sessions]
             heapq.heapify(self._deadlines)

@@ -36,6 +36,7 @@ from quicbus.wire.frames import (
     SpreadWanted,
     Subscribe,
     SubscriptionCredit,
+    Trust,
     Unsubscribe,
 )
 from quicbus_broker.edge.admission import KIND_CLIENT
@@ -81,6 +82,8 @@ class Session:
         self.publisher: Publisher | None = None
         self.subscriber: Subscriber | None = None
         self.name = ""
+        self.key_id = b""
+        """Of a client's key, once it is proven."""
         self.expires_at = math.inf
         """When the certificate ends, by the exchange's clock."""
         self._admission = admission
@@ -168,6 +171,11 @@ class Session:
             self._permissions.refresh()
             self._control.write(self._permissions.told())
             self.subscriber.permissions_changed()
+
+    def tell_trust(self, trust: Trust) -> None:
+        """Tell the client the mesh's trust list."""
+        if self.state is SessionState.OPEN and self._node is None and not self._admission.is_local:
+            self._control.write(trust)
 
     def is_drained(self, now: float) -> bool:
         """After `go_away`: whether all that the client sent was taken, and all that was for it has arrived."""
@@ -314,7 +322,7 @@ class Session:
             self._on_node(hello, self._admission.nodes)
             return
         admitted = self._admission.admit(self, hello, self._binding)
-        self.name = admitted.name
+        self.name, self.key_id = admitted.name, admitted.key_id
         exchange, edge_limits = self._admission.exchange, self._admission.limits
         name = None if self._admission.is_local else admitted.name
         permissions = Permissions(exchange.policy, name, reply_prefix(exchange.origin, admitted.session))
@@ -343,6 +351,8 @@ class Session:
                 expires_in_s=admitted.expires_in_s,
             )
         )
+        if trust := self._admission.trust():
+            self._control.write(Trust(signed=trust))
 
     def _on_node(self, hello: Hello, nodes: Nodes) -> None:
         """Let a node in; from then on the connection is the mesh's."""
