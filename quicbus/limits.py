@@ -126,6 +126,17 @@ MIN_UNREAD_SIZE = 64 * 1024
 MAX_REFUSED_OVERSIZE = 8
 """Oversize messages that a peer may send, although it was told the limit, before its connection is closed."""
 
+# --- identity -------------------------------------------------------------------------------------------------------
+MAX_AUTHORITIES = 4
+"""Of one mesh at a time. While one follows another there are two."""
+MAX_REVOKED_KEYS = 1_500
+"""In the trust list; each goes when no certificate for it could be renewed any more."""
+MAX_JOIN_TOKENS = 1_000
+"""That the authority keeps, in a file that is read for every request: 400 bytes each."""
+MAX_USES_OF_TOKEN = 1_000
+"""Each key that used a token is kept with it, to be answered the same again: 60 bytes."""
+MAX_SEEDS_OF_TOKEN = 16
+
 # --- joining and renewing -------------------------------------------------------------------------------------------
 MAX_JOIN_SIZE = 8 * 1024
 """Bytes of streams that a joiner may send in all; a renewal with a chain of two certificates has about 2 KiB."""
@@ -165,6 +176,7 @@ MAX_PERMISSIONS_FILE_SIZE = 4 * 1024 * 1024
 assert BATCH_TARGET_SIZE <= BATCH_OVERHEAD, "a batch that is not closed yet must be allowed"
 assert BATCH_MAX_MESSAGES * 4 + 2 * MAX_HEADERS_SIZE <= BATCH_OVERHEAD, "table and headers of a full batch must fit"
 assert MAX_TOPIC_SIZE < MAX_CONTROL_FRAME_SIZE
+assert MAX_REVOKED_KEYS * 110 + MAX_AUTHORITIES * 4096 + 1024 <= MAX_TRUST_SIZE, "a full list must fit"
 assert MAX_TRUST_SIZE + 64 < MAX_CONTROL_FRAME_SIZE
 assert 2 * LANES + 2 < MAX_INCOMING_STREAMS <= 103, "qh3 allows 103 unidirectional streams"
 assert UNDELIVERED_BEFORE_PROOF > MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF

@@ -80,12 +80,20 @@ class Credential:
         return cls.from_parts(key, [pem.certificate_from_der(der, source) for der in chain_der], authorities, source)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, role: Role | None = None, now: dt.datetime | None = None) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        role: Role | None = None,
+        now: dt.datetime | None = None,
+        allow_expired: bool = False,
+    ) -> Self:
         """Read a credential file; raises `CredentialError` with the remedy.
 
         `role`: refuse others. `now` decides about expiry and is the clock's unless given.
         """
-        return cls.from_pem(_read(path, "credential"), source=f"credential {path}", role=role, now=now)
+        data = _read(path, "credential")
+        return cls.from_pem(data, source=f"credential {path}", role=role, now=now, allow_expired=allow_expired)
 
     @classmethod
     def from_files(

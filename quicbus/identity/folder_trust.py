@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from quicbus import limits
 from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import pem
 from quicbus.identity.authority import Authority, authority_mesh
@@ -23,7 +24,7 @@ from quicbus.identity.folder_files import (
     write,
 )
 from quicbus.identity.folder_lock import brief_lock
-from quicbus.identity.trust import MAX_TRUST_SIZE, Revocation, TrustList, TrustStore, seal_trust
+from quicbus.identity.trust import Revocation, TrustList, TrustStore, seal_trust
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -64,7 +65,7 @@ def read_trust(folder: Path, mesh: str, authorities_pem: bytes) -> TrustStore:
     if not exists(path):
         return TrustStore(mesh, authorities_pem)
     with path.open("rb") as file:
-        stored = file.read(MAX_TRUST_SIZE + 1)
+        stored = file.read(limits.MAX_TRUST_SIZE + 1)
     try:
         return TrustStore(mesh, authorities_pem, stored)
     except CredentialError as error:
@@ -100,7 +101,7 @@ def reload_trust(folder: Path, trust: TrustStore, now: dt.datetime) -> None:
     path = folder / TRUST_FILE
     if exists(path):
         with path.open("rb") as file:
-            raw = file.read(MAX_TRUST_SIZE + 1)
+            raw = file.read(limits.MAX_TRUST_SIZE + 1)
         if raw != trust.raw:
             trust.take(raw, now)
         follow_trust(folder)

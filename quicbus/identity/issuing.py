@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import msgspec
 from cryptography import x509
 
+from quicbus import limits
 from quicbus.exceptions import CredentialError, DataFolderError, InvalidSetting, ProtocolViolation
 from quicbus.identity import pem
 from quicbus.identity.credential import CLOCK_SKEW
@@ -23,8 +24,7 @@ from quicbus.identity.peer import MAX_CHAIN_LENGTH, ProofRefused
 from quicbus.identity.proof import Verifier
 from quicbus.identity.requests import MAX_REQUEST_SIZE, request_key
 from quicbus.identity.token_store import TokenStore
-from quicbus.identity.tokens import MAX_AUTHORITIES, TOKEN_ID_SIZE, TOKEN_SIGNATURE_SIZE
-from quicbus.identity.trust import MAX_TRUST_SIZE
+from quicbus.identity.tokens import TOKEN_ID_SIZE, TOKEN_SIGNATURE_SIZE
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ __all__ = ["MAX_ISSUED_SIZE", "MAX_ISSUE_REQUEST_SIZE", "IssueRequest", "Issued"
 
 MAX_ISSUE_REQUEST_SIZE = 32 * 1024
 """A chain of four certificates of 4 KiB, two requests, and room. One of quicbus has less than 2 KiB."""
-MAX_ISSUED_SIZE = MAX_TRUST_SIZE + 32 * 1024
+MAX_ISSUED_SIZE = limits.MAX_TRUST_SIZE + 32 * 1024
 _encoder = msgspec.msgpack.Encoder()
 
 _Der = Annotated[bytes, msgspec.Meta(max_length=pem.MAX_DER_SIZE)]
@@ -71,9 +71,9 @@ class Issued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the authority has signed, all in DER."""
 
     chain: Annotated[_Chain, msgspec.Meta(min_length=1)]
-    authorities: Annotated[tuple[_Der, ...], msgspec.Meta(min_length=1, max_length=MAX_AUTHORITIES)]
+    authorities: Annotated[tuple[_Der, ...], msgspec.Meta(min_length=1, max_length=limits.MAX_AUTHORITIES)]
     """What the mesh trusts now, the issuing one first: to be shown. What proves them is `trust`."""
-    trust: Annotated[bytes, msgspec.Meta(max_length=MAX_TRUST_SIZE)] = b""
+    trust: Annotated[bytes, msgspec.Meta(max_length=limits.MAX_TRUST_SIZE)] = b""
     """The trust list, signed, for `TrustStore.take`; empty in a mesh that has none yet."""
     local_chain: _Chain = ()
     """For the key of `local_csr`, where there was one."""

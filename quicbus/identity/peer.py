@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from quicbus import limits
+from quicbus.identity import pem
 from quicbus.identity.keys import is_p256, node_id_of
 from quicbus.identity.names import Role, identity_of
 from quicbus.identity.pem import parse_all
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 MAX_CHAIN_LENGTH = 4
-MAX_CERTIFICATE_SIZE = 4096
-"""A quicbus certificate has about 600 bytes."""
+MAX_CERTIFICATE_SIZE = pem.MAX_DER_SIZE
 
 ISSUE_CLIENT = "`quicbus cert issue --client NAME --out FILE`"
 ISSUE_NODE = "`quicbus cert issue --node NAME --out DIR`"

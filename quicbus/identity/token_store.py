@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from quicbus import limits
 from quicbus.exceptions import DataFolderError, InvalidSetting
 from quicbus.identity.authority import CERTIFICATE_DAYS
 from quicbus.identity.folder_files import TOKENS_FILE, exists, one_error, write
@@ -19,19 +20,15 @@ from quicbus.identity.keys import node_id_of
 from quicbus.identity.names import MAX_NAME_SIZE, Role, check_name
 from quicbus.identity.peer import ProofRefused
 from quicbus.identity.requests import request_key
-from quicbus.identity.tokens import MAX_SEEDS, JoinToken, is_signed_by_token
+from quicbus.identity.tokens import JoinToken, is_signed_by_token
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["MAX_TOKENS", "MAX_USES", "StoredToken", "TokenStore"]
+__all__ = ["StoredToken", "TokenStore"]
 
-MAX_TOKENS = 1_000
-"""Kept at once, in a file that is read for every request: 300 bytes each."""
-MAX_USES = 10_000
-"""Of one token; each key that has used it is kept, to be answered the same again."""
 MAX_TTL_S = 365 * 86_400.0
 KEEP_DAYS = 7
 """A token is listed for so long after its end, so that a late holder is told that it has expired, not that it never
@@ -116,9 +113,10 @@ class TokenStore:
         )
         with one_error(self.folder), brief_lock(self.folder):
             tokens = [one for one in self._read() if not _is_past(one, now)]
-            if len(tokens) >= MAX_TOKENS:
+            if len(tokens) >= limits.MAX_JOIN_TOKENS:
                 raise InvalidSetting(
-                    "tokens", f"{MAX_TOKENS} are kept, which is the limit; they go {KEEP_DAYS} days after they expire"
+                    "tokens",
+                    f"{limits.MAX_JOIN_TOKENS} are kept, and no more; they go {KEEP_DAYS} days after they expire",
                 )
             self._write([*tokens, stored])
         return token
@@ -196,10 +194,10 @@ class TokenStore:
 
 
 def _check(seeds: Sequence[str], name: str, uses: int, ttl_s: float) -> None:
-    if not 0 < len(seeds) <= MAX_SEEDS:
-        raise InvalidSetting("seed", f"{len(seeds)} are not allowed: 1 to {MAX_SEEDS}, each HOST:PORT")
-    if not 1 <= uses <= MAX_USES:
-        raise InvalidSetting("uses", f"{uses} is not allowed: 1 to {MAX_USES}")
+    if not 0 < len(seeds) <= limits.MAX_SEEDS_OF_TOKEN:
+        raise InvalidSetting("seed", f"{len(seeds)} are not allowed: 1 to {limits.MAX_SEEDS_OF_TOKEN}, each HOST:PORT")
+    if not 1 <= uses <= limits.MAX_USES_OF_TOKEN:
+        raise InvalidSetting("uses", f"{uses} is not allowed: 1 to {limits.MAX_USES_OF_TOKEN}")
     if not 0 < ttl_s <= MAX_TTL_S:
         raise InvalidSetting("ttl", f"{ttl_s:g} s is not allowed: more than 0, at most 365 days")
     if name:

@@ -18,6 +18,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from quicbus import limits
 from quicbus.exceptions import CredentialError
 from quicbus.identity import pem
 from quicbus.identity.authority import authority_mesh
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "MAX_AUTHORITIES",
-    "MAX_SEEDS",
     "TOKEN_ID_SIZE",
     "TOKEN_SIGNATURE_SIZE",
     "JoinToken",
@@ -38,9 +37,6 @@ __all__ = [
 TOKEN_ID_SIZE = 8
 SECRET_SIZE = 32
 TOKEN_SIGNATURE_SIZE = 64
-MAX_SEEDS = 16
-MAX_AUTHORITIES = 4
-"""While one follows another there are two, three where that begins anew before the oldest has left."""
 MAX_TEXT_SIZE = 32 * 1024
 
 _PREFIX = "qbt1-"
@@ -56,8 +52,8 @@ class _Content(msgspec.Struct, frozen=True, array_like=True):
     """What the text holds, before its checksum."""
 
     mesh: _Short
-    seeds: Annotated[tuple[_Short, ...], msgspec.Meta(min_length=1, max_length=MAX_SEEDS)]
-    authorities: Annotated[tuple[_Der, ...], msgspec.Meta(min_length=1, max_length=MAX_AUTHORITIES)]
+    seeds: Annotated[tuple[_Short, ...], msgspec.Meta(min_length=1, max_length=limits.MAX_SEEDS_OF_TOKEN)]
+    authorities: Annotated[tuple[_Der, ...], msgspec.Meta(min_length=1, max_length=limits.MAX_AUTHORITIES)]
     id: Annotated[bytes, msgspec.Meta(min_length=TOKEN_ID_SIZE, max_length=TOKEN_ID_SIZE)]
     secret: Annotated[bytes, msgspec.Meta(min_length=SECRET_SIZE, max_length=SECRET_SIZE)]
     role: Role

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from quicbus import limits
 from quicbus.exceptions import CredentialError
 from quicbus.identity import pem
 from quicbus.identity.authority import authority_mesh
 from quicbus.identity.keys import NODE_ID_SIZE, node_id_of
 from quicbus.identity.proof import MAX_SIGNATURE_SIZE
 from quicbus.identity.signatures import SignatureContext, is_signed_by
-from quicbus.identity.tokens import MAX_AUTHORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 
     from quicbus.identity.authority import Authority
 
-__all__ = ["MAX_REVOKED", "MAX_TRUST_SIZE", "Revocation", "TrustList", "TrustStore", "seal_trust"]
+__all__ = ["Revocation", "TrustList", "TrustStore", "seal_trust"]
 
-MAX_REVOKED = 1_500
-"""Keys in a list; each goes when no certificate of it could be renewed any more. All of them fit `MAX_TRUST_SIZE`."""
-MAX_TRUST_SIZE = 200_000
-"""Bytes of the signed list: it travels in one control frame, whose limit is 256 KiB."""
 _MAX_TIME = 1 << 36
 
 _Time = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TIME)]
@@ -65,9 +61,9 @@ class TrustList(msgspec.Struct, frozen=True, kw_only=True):
     """Grows. It follows the clock of the authority, in milliseconds, so that it grows also where the authority's folder
     was restored from a copy."""
     made_at: _Time
-    authorities: Annotated[tuple[_Der, ...], msgspec.Meta(min_length=1, max_length=MAX_AUTHORITIES)]
+    authorities: Annotated[tuple[_Der, ...], msgspec.Meta(min_length=1, max_length=limits.MAX_AUTHORITIES)]
     """Certificates in DER, that of the issuing one first."""
-    revoked: Annotated[tuple[Revocation, ...], msgspec.Meta(max_length=MAX_REVOKED)] = ()
+    revoked: Annotated[tuple[Revocation, ...], msgspec.Meta(max_length=limits.MAX_REVOKED_KEYS)] = ()
 
 
 class _Signature(msgspec.Struct, frozen=True, array_like=True):
@@ -78,7 +74,7 @@ class _Signature(msgspec.Struct, frozen=True, array_like=True):
 
 class _SignedTrust(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
-    signatures: Annotated[tuple[_Signature, ...], msgspec.Meta(min_length=1, max_length=MAX_AUTHORITIES)]
+    signatures: Annotated[tuple[_Signature, ...], msgspec.Meta(min_length=1, max_length=limits.MAX_AUTHORITIES)]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -91,10 +87,10 @@ def seal_trust(content: TrustList, authorities: Sequence[Authority]) -> bytes:
     payload = _encoder.encode(content)
     signatures = tuple(_Signature(one.key_id, one.sign(SignatureContext.TRUST, payload)) for one in authorities)
     raw = _encoder.encode(_SignedTrust(payload, signatures))
-    if len(raw) > MAX_TRUST_SIZE or len(content.revoked) > MAX_REVOKED:
+    if len(raw) > limits.MAX_TRUST_SIZE or len(content.revoked) > limits.MAX_REVOKED_KEYS:
         raise CredentialError(
-            f"the trust list has no room for more than {MAX_REVOKED} revoked keys; let certificates live for fewer "
-            "days, so that revocations can be forgotten sooner"
+            f"the trust list has no room for more than {limits.MAX_REVOKED_KEYS} revoked keys; let certificates live "
+            "for fewer days, so that revocations can be forgotten sooner"
         )
     return raw
 
@@ -164,8 +160,8 @@ class TrustStore:
 
 
 def _checked(raw: bytes, mesh: str, trusted: dict[bytes, x509.Certificate], now: dt.datetime | None) -> TrustList:
-    if len(raw) > MAX_TRUST_SIZE:
-        raise CredentialError(f"a trust list of {len(raw)} bytes, at most {MAX_TRUST_SIZE} may be")
+    if len(raw) > limits.MAX_TRUST_SIZE:
+        raise CredentialError(f"a trust list of {len(raw)} bytes, at most {limits.MAX_TRUST_SIZE} may be")
     try:
         signed = _signed_decoder.decode(raw)
         content = _decoder.decode(signed.payload)
