@@ -9,7 +9,7 @@ TOOLS := $(VENV)/tools/bin
 AUDIT_SERVICE ?= pypi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types tests format bench simulate fuzz lock check-deps clean
+.PHONY: help setup demo test lint types tests format bench abuse simulate fuzz lock check-deps clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ bench: setup ## throughput beside NATS over TLS where nats-server is installed, 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nats-py>=2.9' || true
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
+
+abuse: setup ## every attack with full strength on both engines beside good clients; writes docs/abuse.md
+	$(BIN)/python -m tests.abuse --write docs/abuse.md
 
 simulate: setup ## thousands of nodes in one process: random worlds, crashes, growth; writes docs/simulation.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulate]'

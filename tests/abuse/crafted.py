@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from aioquic.buffer import Buffer, size_uint_var  # type: ignore[attr-defined]
@@ -114,7 +113,7 @@ class FloodSocket:
         self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._socket.bind(("0.0.0.0", 0))
         self._loop.add_reader(self._socket, self._on_readable)
-        self._marks: deque[asyncio.Future[None]] = deque()
+        self._marks: dict[bytes, asyncio.Event] = {}
         self.heard: Callable[[bytes, str], None] = lambda datagram, host: None
         self.received = self.received_size = self.sent_size = 0
 
@@ -137,17 +136,16 @@ class FloodSocket:
 
     async def heard_all(self) -> None:
         """Wait until the broker has read everything sent so far: it answers a version that it does not speak."""
-        mark = bare_initial(b"mark-you", b"", version=UNKNOWN_VERSION)
-        while True:
-            done = self._loop.create_future()
-            self._marks.append(done)
+        identifier = b"mark" + len(self._marks).to_bytes(4, "big")
+        mark = bare_initial(identifier, b"", version=UNKNOWN_VERSION)
+        heard = self._marks[identifier] = asyncio.Event()
+        while not heard.is_set():
             self.send(mark, "127.0.0.1")
             try:
                 async with asyncio.timeout(RESEND_S):
-                    await done
+                    await heard.wait()
             except TimeoutError:
                 continue
-            return
 
     def _on_readable(self) -> None:
         for _ in range(256):
@@ -156,9 +154,8 @@ class FloodSocket:
             except OSError:
                 return
             header = parse_header(datagram)
-            if header is not None and header.source_connection_id == b"mark-you":
-                if self._marks and not (mark := self._marks.popleft()).done():
-                    mark.set_result(None)
+            if header is not None and (mark := self._marks.get(header.source_connection_id)) is not None:
+                mark.set()
                 continue
             self.received += 1
             self.received_size += len(datagram)

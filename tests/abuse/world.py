@@ -101,6 +101,13 @@ class World:
         async with await Endpoint.open(bind=(host, 0), engine=engine_named(engine), settings=settings) as endpoint:
             yield Strangers(self, endpoint)
 
+    async def until(self, condition: Callable[[], bool], deadline_s: float) -> None:
+        """Wait for what nobody tells, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                while not condition():  # noqa: ASYNC110 (what is asked tells nobody)
+                    await asyncio.sleep(BURST_S)
+
     async def turned(self) -> None:
         """Wait until the broker has dealt with all that it has read: a handshake takes it two turns."""
         async with self.strangers() as strangers:

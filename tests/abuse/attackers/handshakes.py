@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from quicbus.exceptions import LimitExceeded
@@ -176,9 +177,7 @@ async def replayed_proofs(world: World) -> None:
 
 async def wrong_protocol(world: World) -> None:
     """Offer no protocol that the broker speaks: TLS refuses each."""
-    import dataclasses
-
-    configuration = dataclasses.replace(world.configuration, alpn="h3")
+    configuration = replace(world.configuration, alpn="h3")
     async with world.strangers(loopback(5)) as strangers:
         await world.go()
 
