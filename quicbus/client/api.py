@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from quicbus import limits
-from quicbus.client.dialing import EndpointDialer, MemoryDialer, load_credential
+from quicbus.client.dialing import EndpointDialer, MemoryDialer
 from quicbus.client.handlers import Handlers
 from quicbus.client.link import Link
 from quicbus.client.peers import peer_of
+from quicbus.client.renewal import CredentialRenewal, CredentialSource
 from quicbus.client.statistics import ClientStatistics
 from quicbus.client.subscription import Subscription
 from quicbus.client.supervisor import Supervisor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from quicbus.client.dialing import Dialer
+    from quicbus.client.enrolment import CertificateOffice
     from quicbus.client.events import EventFeed, Status
     from quicbus.client.message import Message
     from quicbus.client.peers import Peer
@@ -56,8 +58,9 @@ def connect(
 
     `urls` are tried in turn; without any, those in `QUICBUS_URL`, then `quic://localhost:4433`. `credentials` is a
     credential file; without it the one in `QUICBUS_CREDENTIALS`, then the local user's in the data folder. It is read
-    again for each connection, so that one that was renewed in time is taken when the old one ends. `name` is a label
-    for the broker's log. `engine` is `auto`, `aioquic` or `qh3`; without it `QUICBUS_ENGINE`, then `auto`.
+    again for each connection, and renewed and rewritten by the client in the last third of its life, or when it has
+    expired not long ago (`CredentialRenewed`, `CredentialExpiring`). `name` is a label for the broker's log. `engine`
+    is `auto`, `aioquic` or `qh3`; without it `QUICBUS_ENGINE`, then `auto`.
 
     Raises `InvalidSetting` here; when entered or awaited `CredentialError`, `CredentialRefused` at once, and
     `ConnectFailed` after `connect_timeout_s` with each URL and its cause. After the first connection the client
@@ -77,21 +80,33 @@ def connect(
         raise InvalidSetting("offline_buffer_size", f"0 or more bytes are allowed, not {offline_buffer_size!r}")
     qlog = Path(qlog_dir) if qlog_dir is not None else None
 
-    def dialer() -> Dialer:
-        return EndpointDialer(
-            engine_name, lambda: load_credential(credentials), stall_timeout_s=stall_timeout_s, qlog_dir=qlog
-        )
-
-    return Connecting(
-        lambda: Client(
-            dialer(),
+    def make() -> Client:
+        source = CredentialSource(credentials)
+        renewal = CredentialRenewal(source, lambda: _office(engine_name, qlog))
+        return Client(
+            EndpointDialer(
+                engine_name,
+                lambda: source.load(allow_expired=True),
+                stall_timeout_s=stall_timeout_s,
+                qlog_dir=qlog,
+                renewal=renewal,
+            ),
             brokers,
             name=name or "",
             connect_timeout_s=connect_timeout_s,
             stall_timeout_s=stall_timeout_s,
             offline_buffer_size=offline_buffer_size,
+            renewal=renewal,
         )
-    )
+
+    return Connecting(make)
+
+
+def _office(engine: str, qlog_dir: Path | None) -> CertificateOffice:
+    from quicbus.client.enrolment import CertificateOffice
+    from quicbus.transport.engines import engine_named
+
+    return CertificateOffice(engine_named(engine), qlog_dir=qlog_dir)
 
 
 def connect_in_process(network: Network, engine: Engine, address: Address, *, name: str = "in-process") -> Connecting:
@@ -140,6 +155,7 @@ class Client:
         stall_timeout_s: float = 10.0,
         offline_buffer_size: int = limits.OFFLINE_BUFFER_SIZE,
         rng: random.Random | None = None,
+        renewal: CredentialRenewal | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._name = name
@@ -157,7 +173,10 @@ class Client:
             rng=rng or random.Random(),  # noqa: S311 (jitter of pauses)
         )
         self._append = self._link.publisher.append
-        self._task: asyncio.Task[None] | None = None
+        self._renewal = renewal
+        if renewal is not None:
+            renewal.report = self._link.report
+        self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Future[None] | None = None
 
     # --- publishing
@@ -310,6 +329,7 @@ class Client:
             reconnects=max(0, link.reconnects),
             subscriptions=tuple(subscription.statistics() for subscription in link.subscriptions),
             connection=link.session.connection.statistics() if link.session else None,
+            cert_expires_in_seconds=self._renewal.expires_in_s if self._renewal else None,
         )
 
     async def ping(self, timeout: float | None = None) -> float:
@@ -355,7 +375,10 @@ class Client:
         except BaseException:
             await self.close(timeout=0)
             raise
-        self._task = asyncio.create_task(self._supervisor.run(), name=f"quicbus-client[{self._name}]")
+        self._tasks.append(asyncio.create_task(self._supervisor.run(), name=f"quicbus-client[{self._name}]"))
+        if self._renewal is not None:
+            keeping = self._renewal.run(self._supervisor.urls)
+            self._tasks.append(asyncio.create_task(keeping, name=f"quicbus-credential[{self._name}]"))
 
     async def _leave(self, timeout: float) -> None:
         """Hand over what there is, in order."""
@@ -379,12 +402,14 @@ class Client:
 
     async def _release(self) -> None:
         """Stop everything that runs; nothing of it waits long."""
-        task, self._task = self._task, None
+        tasks, self._tasks = self._tasks, []
         try:
-            if task is not None:
+            for task in tasks:
                 task.cancel()
-                # Awaiting the task itself could not tell its cancellation from that of the caller.
-                await asyncio.wait((task,))
+            if tasks:
+                # Awaiting the tasks themselves could not tell their cancellation from that of the caller.
+                await asyncio.wait(tasks)
+            for task in tasks:
                 if not task.cancelled():
                     task.result()
         finally:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from quicbus.client.trust import ClientTrust
 from quicbus.exceptions import ConnectionFailed, CredentialError
 from quicbus.transport.engine import EngineConfiguration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from quicbus.client.session import Prove
+    from quicbus.client.renewal import CredentialRenewal
+    from quicbus.client.session_ports import Prove, SessionTrust
     from quicbus.client.urls import BrokerUrl
     from quicbus.identity import Credential
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import Engine
     from quicbus.transport.network import Network
 
-__all__ = ["ALPN", "Dialer", "EndpointDialer", "MemoryDialer", "load_credential"]
+__all__ = ["ALPN", "Dialer", "EndpointDialer", "MemoryDialer"]
 
 _log = logging.getLogger("quicbus.client")
 
@@ -39,6 +40,11 @@ class Dialer(Protocol):
         """How sessions prove who they are; `None` where no proof is wanted."""
         ...
 
+    @property
+    def trust(self) -> SessionTrust | None:
+        """Whom sessions trust; `None` where that is no question."""
+        ...
+
     async def resolve(self, url: BrokerUrl) -> list[Address]:
         """Raises `ConnectionFailed` where the name has no address."""
         ...
@@ -51,22 +57,37 @@ class Dialer(Protocol):
 
 
 class EndpointDialer:
-    """Over UDP, with TLS. `load` is called for each connection: the credential may have been renewed on disk."""
+    """Over UDP, with TLS. `load` is called for each connection: the credential may have been renewed on disk.
+
+    With `renewal` one that has expired is renewed before it is dialed with.
+    """
 
     def __init__(
-        self, engine: str, load: Callable[[], Credential], *, stall_timeout_s: float, qlog_dir: Path | None = None
+        self,
+        engine: str,
+        load: Callable[[], Credential],
+        *,
+        stall_timeout_s: float,
+        qlog_dir: Path | None = None,
+        renewal: CredentialRenewal | None = None,
     ) -> None:
         self._engine_name = engine
         self._load = load
         self._credential = load()
+        self._trust = ClientTrust()
         self._stall_timeout_s = stall_timeout_s
         self._qlog_dir = qlog_dir
+        self._renewal = renewal
         self._endpoint: Endpoint | None = None
         self._opening = asyncio.Lock()
 
     @property
     def prove(self) -> Prove | None:
         return self._prove
+
+    @property
+    def trust(self) -> SessionTrust | None:
+        return self._trust
 
     async def resolve(self, url: BrokerUrl) -> list[Address]:
         loop = asyncio.get_running_loop()
@@ -78,6 +99,8 @@ class EndpointDialer:
 
     async def dial(self, address: Address, make_handler: Callable[[Connection], ConnectionHandler]) -> Connection:
         endpoint = await self._open()
+        if self._renewal is not None:
+            await self._renewal.revive(address)
         self._renew()
         try:
             return endpoint.dial(address, self._configuration(), make_handler)
@@ -105,10 +128,11 @@ class EndpointDialer:
         self._credential.check()
 
     def _configuration(self) -> EngineConfiguration:
+        self._trust.follow(self._credential)
         return EngineConfiguration(
             is_client=True,
             alpn=ALPN,
-            authority=self._credential.authority_pem,
+            authority=self._trust.authority_pem,
             server_name=self._credential.server_name,
             qlog_dir=self._qlog_dir,
         )
@@ -142,6 +166,10 @@ class MemoryDialer:
     def prove(self) -> Prove | None:
         return None
 
+    @property
+    def trust(self) -> SessionTrust | None:
+        return None
+
     async def resolve(self, url: BrokerUrl) -> list[Address]:
         return [self._address]
 
@@ -158,29 +186,6 @@ class MemoryDialer:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             await endpoint.close()
-
-
-def load_credential(given: str | os.PathLike[str] | Credential | None) -> Credential:
-    """Return the credential to use: the one given, `QUICBUS_CREDENTIALS`, or the local user's.
-
-    Raises `CredentialError` with the remedy.
-    """
-    from quicbus.identity import Credential, Role
-    from quicbus.settings import default_data_dir
-
-    if isinstance(given, Credential):
-        return given
-    path = given or os.environ.get("QUICBUS_CREDENTIALS")
-    if path:
-        return Credential.load(Path(path).expanduser(), role=Role.CLIENT)
-    local = default_data_dir() / "credential.pem"
-    if not local.exists():
-        raise CredentialError(
-            f"no credential: {local} does not exist. `quicbus broker` on this machine makes it; for a broker elsewhere "
-            "have one written there with `quicbus cert issue --client NAME --out FILE` and name it with credentials=, "
-            "--credentials or QUICBUS_CREDENTIALS"
-        )
-    return Credential.load(local, role=Role.CLIENT)
 
 
 def _endpoint_settings(stall_timeout_s: float, qlog_dir: Path | None) -> EndpointSettings:

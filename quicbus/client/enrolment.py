@@ -92,8 +92,12 @@ class CertificateOffice:
 
         Raises as `join` does, and `CredentialError` where what was issued does not fit.
         """
+        return renewed_credential(credential, await self.renewal(credential, urls), dt.datetime.now(dt.UTC))
+
+    async def renewal(self, credential: Credential, urls: Sequence[BrokerUrl]) -> Issued:
+        """Return what is issued for a renewal, unchecked; raises as `join` does."""
         answer = await self._ask(urls, credential.authority_pem, credential.mesh, renewal_request(credential))
-        return renewed_credential(credential, answer.issued, dt.datetime.now(dt.UTC))
+        return answer.issued
 
     async def _ask(self, urls: Sequence[BrokerUrl], authority_pem: bytes, mesh: str, request: IssueRequest) -> Answer:
         """Ask one node after the other, until one has the answer or a refusal that all would give."""

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Closed",
     "Connected",
+    "CredentialExpiring",
     "CredentialRejected",
+    "CredentialRenewed",
     "Disconnected",
     "Event",
     "EventFeed",
@@ -128,6 +130,26 @@ class GoingAway(Event):
 @dataclass(frozen=True, slots=True)
 class CredentialRejected(Event):
     error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRenewed(Event):
+    """The credential was renewed, and the session goes on."""
+
+    expires_in_s: float
+    path: str | None
+    """The file that was rewritten; `None` where none was, and the next start has the old one."""
+    why: str
+    """Why none could be rewritten; empty where none had to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialExpiring(Event):
+    """The credential ends soon and could not be renewed so far. Told 30, 7 and 1 days before, where its life allows."""
+
+    expires_in_s: float
+    why: str
+    """What the last attempt met; empty before the first."""
 
 
 @dataclass(frozen=True, slots=True)

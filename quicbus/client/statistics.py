@@ -54,3 +54,5 @@ class ClientStatistics:
     """Of the subscriptions that are open now."""
     connection: ConnectionStatistics | None
     """Of the transport; `None` while disconnected."""
+    cert_expires_in_seconds: float | None = None
+    """Of the credential, negative once it has ended; `None` for a client inside the broker's process."""

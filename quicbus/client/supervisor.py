@@ -84,6 +84,10 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
+    def urls(self) -> list[BrokerUrl]:
+        """Return the brokers that are known, in the order in which they would be dialed."""
+        return self._plan.urls
+
     # --- the first connection
 
     async def connect(self) -> None:
@@ -258,6 +262,7 @@ class Supervisor:
                 clock=self._loop.time,
                 name=self._name,
                 prove=self._dialer.prove,
+                trust=self._dialer.trust,
             )
             self._attempts[session] = self._loop.create_future()
             made.append(session)

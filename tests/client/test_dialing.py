@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import quicbus
-from quicbus.client.dialing import EndpointDialer, load_credential
+from quicbus.client.dialing import EndpointDialer
+from quicbus.client.renewal import load_credential
 from quicbus.identity import Authority, Credential
 from tests.transport.recorder import Recorder
 
