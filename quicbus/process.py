@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine, Iterator
 
-__all__ = ["Interrupted", "ended_by_signals", "loop_factory", "run", "run_until_signal"]
+__all__ = ["Interrupted", "ended_by_signals", "loop_factory", "run", "run_until_signal", "told_by_hangup"]
 
 T = TypeVar("T")
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -51,6 +51,21 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) ->
     """Run `main(stop)` in a new loop. The first SIGINT or SIGTERM sets `stop`, the second quits the process at once."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_told_by_signals(main))
+
+
+@contextlib.contextmanager
+def told_by_hangup(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` in the running loop at each SIGHUP, where the system has it."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(number, act)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager

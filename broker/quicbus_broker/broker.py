@@ -30,6 +30,8 @@ from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.lan import check_extra
 from quicbus_broker.live_trust import LiveTrust
 from quicbus_broker.node import NodeIdentity
+from quicbus_broker.permissions.source import PermissionsSource
+from quicbus_broker.reloading import Reloading
 from quicbus_broker.routing import Router, RoutingBooks
 from quicbus_broker.settings import BrokerSettings, parse_listen
 
@@ -82,6 +84,7 @@ class Broker:
         self._listener: Listener | None = None
         self._mesh: BrokerMesh | None = None
         self._bus: Client | None = None
+        self._reloading: Reloading | None = None
         self._trust: LiveTrust | None = None
         self._ended_by: QuicbusError | None = None
         """Another process with this node's key was started later, or the key is revoked: this one must stop."""
@@ -188,6 +191,7 @@ class Broker:
             self._tasks.create_task(self._opened_mesh.run(), name="broker-mesh"),
             self._tasks.create_task(self._opened_trust.run(), name="broker-trust"),
             self._tasks.create_task(self._stop_when_it_must(), name="broker-end"),
+            self._tasks.create_task(self._serve_reloads(), name="broker-reload"),
         ]
         return self
 
@@ -225,6 +229,16 @@ class Broker:
             self._stopping = asyncio.create_task(self._stop(), name="broker-stop")
         await asyncio.shield(self._stopping)
 
+    async def reload(self) -> tuple[str, ...]:
+        """Read the permissions again; returns a line for each thing that was reloaded.
+
+        All or nothing: raises `InvalidSetting`, with file and line, and then nothing has changed. Connections stay;
+        subscriptions that are no longer permitted end with `NotPermitted`. Reads files, in a thread.
+        """
+        if self._reloading is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return await self._reloading.reload()
+
     async def wait_closed(self) -> None:
         """Wait until it has stopped."""
         await self._closed.wait()
@@ -241,6 +255,9 @@ class Broker:
         clock = asyncio.get_running_loop().time
         exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=clock)
         edge = self._edge = Edge(exchange, settings.edge_limits)
+        permissions = PermissionsSource(settings, edge.permit)
+        self._reloading = Reloading((permissions.read,), self._log)
+        self._reloading.load()
         admission = edge.admission(identity.verifier())
         # Round trips are fractions of a millisecond; the clock of uvloop has milliseconds only.
         mesh = self._mesh = BrokerMesh(settings, identity, edge, time.monotonic, self._supersede, self._revoke)
@@ -324,6 +341,11 @@ class Broker:
         await self.stop()
         if self._ended_by is not None:
             raise self._ended_by
+
+    async def _serve_reloads(self) -> None:
+        # Without a data folder of its own it would answer for another broker.
+        if self._reloading is not None and self.credential_path is not None:
+            await self._reloading.serve(self.data_dir)
 
     async def _keep_certificate(self) -> None:
         while True:

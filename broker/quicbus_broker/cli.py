@@ -17,7 +17,7 @@ import click
 from quicbus.commands import common_options, settings_of
 from quicbus.exceptions import QuicbusError
 from quicbus.logs import set_node
-from quicbus.process import run_until_signal
+from quicbus.process import run_until_signal, told_by_hangup
 from quicbus.setting_docs import SettingDescription, describe_settings
 from quicbus.settings import default_data_dir
 from quicbus_broker.broker import Broker
@@ -112,9 +112,13 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
             set_node(node.node_id.hex())
             _print_ready(node, as_json=as_json)
             telling = asyncio.create_task(_tell_first_link(node), name="first-link") if not as_json else None
+            hangup = asyncio.Event()
+            reloading = asyncio.create_task(_reload_at(hangup, node, as_json=as_json), name="reload-at-hangup")
             try:
-                await stop.wait()
+                with told_by_hangup(hangup.set):
+                    await stop.wait()
             finally:
+                reloading.cancel()
                 if telling is not None:
                     telling.cancel()
             if not as_json:
@@ -168,6 +172,16 @@ async def _tell_first_link(node: Broker) -> None:
             name = name or await anext((event.name async for event in events if isinstance(event, LinkUp)), None)
             if name is not None:
                 click.echo(f"linked with {name}; the whole mesh: quicbus peers{_where(node)}")
+
+
+async def _reload_at(hangup: asyncio.Event, node: Broker, *, as_json: bool) -> None:
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        with contextlib.suppress(QuicbusError):  # it stands in the log
+            lines = await node.reload()
+            if not as_json:
+                click.echo("\n".join(f"reloaded {line}" for line in lines))
 
 
 def _where(node: Broker) -> str:

@@ -61,6 +61,8 @@ def parse_table(text: str, file: str) -> Table:
         place = re.search(r" \(at line (\d+)", str(error))
         where = f"{file}:{place[1]}" if place else file
         raise InvalidSetting(TABLE_NAME, f"not readable as TOML: {error}", where) from None
+    except RecursionError:
+        raise InvalidSetting(TABLE_NAME, "not readable as TOML: nested too deeply", file) from None
     if TABLE_NAME not in content:
         return Table(file=file)
     return _Reader(text, file).table(content[TABLE_NAME])
