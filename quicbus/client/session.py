@@ -7,12 +7,13 @@ the client's and go on to the next session when this one is `closed`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus.client.delivery import Arrival, Leg
 from quicbus.client.permitted import Permitted
 from quicbus.client.queries import Queries
+from quicbus.client.session_ports import Prove, SessionOwner, SubscriptionOwner
 from quicbus.exceptions import ProtocolViolation
 from quicbus.transport.engine import cut_reason
 from quicbus.wire import frames
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from quicbus.client.flushing import Flushes
     from quicbus.client.message import Replier
     from quicbus.client.publishing import Publisher
+    from quicbus.client.session_ports import SessionTrust
     from quicbus.transport.connection import Connection
     from quicbus.transport.engine import Terminated
 
@@ -38,68 +40,6 @@ _DELIVERY_OVERHEAD = 512 * 1024
 """Envelope, publisher and the table of subscriptions (12 bytes each, at most `limits.MAX_SUBSCRIPTIONS`)."""
 _HEADERS_SIZE_FIELD = 2
 assert limits.MAX_SUBSCRIPTIONS * 12 + 64 * 1024 + 64 <= _DELIVERY_OVERHEAD
-
-
-class Prove(Protocol):
-    """Makes the proof of possession."""
-
-    def __call__(self, channel_binding: bytes, /) -> tuple[list[bytes], bytes]:
-        """Return the chain in DER and the signature."""
-        ...
-
-
-class SessionOwner(Protocol):
-    """What the session calls, from the event loop; nothing of it waits or raises."""
-
-    def welcomed(self, session: Session) -> None: ...
-
-    def accepted(self, session: Session) -> None: ...
-
-    def going_away(self, session: Session, frame: frames.GoAway) -> None:
-        """The broker will close; answer with `drain`."""
-        ...
-
-    def drained(self, session: Session) -> None:
-        """The broker has taken all that was sent before `go_away`."""
-        ...
-
-    def credit_changed(self, session: Session) -> None:
-        """The broker told what became of batches; there may be room to publish."""
-        ...
-
-    def no_responder(self, session: Session, request: int) -> None: ...
-
-    def refused(self, session: Session, topic: str, messages: int, reason: str, detail: str) -> None:
-        """The broker did not take messages; `topic` is empty where it is not known."""
-        ...
-
-    def brokers_changed(self, session: Session) -> None:
-        """The broker named further brokers, in place of those it had named."""
-        ...
-
-    def closed(self, session: Session, termination: Terminated) -> None: ...
-
-
-class SubscriptionOwner(Protocol):
-    """What belongs to one subscription, likewise."""
-
-    def confirmed(self, leg: Leg) -> None: ...
-
-    def arrived(self) -> None:
-        """The inbox holds more."""
-        ...
-
-    def dropped_more(self) -> None:
-        """The broker dropped more messages of it."""
-        ...
-
-    def detached(self, leg: Leg) -> None:
-        """The connection that carried it is gone."""
-        ...
-
-    def ended(self, leg: Leg) -> None:
-        """The broker has ended it, and all that it sent has arrived; `leg.closed` says why."""
-        ...
 
 
 class Session:
@@ -114,6 +54,7 @@ class Session:
         clock: Callable[[], float],
         name: str = "",
         prove: Prove | None = None,
+        trust: SessionTrust | None = None,
     ) -> None:
         self.connection = connection
         self.welcome: frames.Welcome | None = None
@@ -128,6 +69,7 @@ class Session:
         self._clock = clock
         self._name = name
         self._prove = prove
+        self._trust = trust
         self._binding = b""
         self._publisher: Publisher | None = None
         self._flushes: Flushes | None = None
@@ -159,6 +101,7 @@ class Session:
             frames.Peers: self.queries.on_peers,
             frames.Spread: self.queries.on_spread,
             frames.Brokers: self._on_brokers,
+            frames.Trust: self._on_trust,
             frames.Permissions: self.permitted.told,
             frames.GoAway: self._on_go_away,
             frames.Drained: self._on_drained,
@@ -257,6 +200,8 @@ class Session:
 
     def connected(self, channel_binding: bytes) -> None:
         self._binding = channel_binding
+        if self._leaves_revoked():
+            return
         chain, signature = self._prove(channel_binding) if self._prove else ([], b"")
         self._send(
             frames.Hello(
@@ -485,6 +430,18 @@ class Session:
             raise ProtocolViolation("Brokers before Accepted")
         self.brokers = frame.brokers
         self._owner.brokers_changed(self)
+
+    def _on_trust(self, frame: frames.Trust) -> None:
+        if self._trust is not None:
+            self._trust.learned(frame.signed)
+            self._leaves_revoked()
+
+    def _leaves_revoked(self) -> bool:
+        """Close where the broker is revoked, and tell whether it is."""
+        why = self._trust.refusal(self.connection.listener_node) if self._trust is not None else ""
+        if why:
+            self.close(CloseCode.CREDENTIAL_REVOKED, why)
+        return bool(why)
 
     def _on_go_away(self, frame: frames.GoAway) -> None:
         self._owner.going_away(self, frame)

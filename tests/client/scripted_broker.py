@@ -17,7 +17,7 @@ from quicbus.wire.records import Envelope, Record, RecordParser, encode_delivery
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from quicbus.client.session import Prove
+    from quicbus.client.session_ports import Prove, SessionTrust
     from quicbus.client.urls import BrokerUrl
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
     from quicbus.transport.engine import Terminated
@@ -210,10 +210,15 @@ class ScriptedDialer:
         self.dialed: list[Address] = []
         self.addresses: dict[str, list[Address]] = {}
         self.is_closed = False
+        self.session_trust: SessionTrust | None = None
 
     @property
     def prove(self) -> Prove | None:
         return None
+
+    @property
+    def trust(self) -> SessionTrust | None:
+        return self.session_trust
 
     @property
     def broker(self) -> ScriptedBroker:
