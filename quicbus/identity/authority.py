@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from quicbus.identity.signatures import SignatureContext
 
-__all__ = ["AUTHORITY_DAYS", "CERTIFICATE_DAYS", "Authority", "authority_mesh"]
+__all__ = ["AUTHORITY_DAYS", "CERTIFICATE_DAYS", "Authority", "authority_mesh", "check_days"]
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 30
@@ -217,11 +217,16 @@ def authority_mesh(certificate: x509.Certificate, source: str) -> str:
     return mesh
 
 
+def check_days(days: float) -> None:
+    """Raise `InvalidSetting` for a life that no certificate can have."""
+    if not 0 < days <= MAX_DAYS:
+        raise InvalidSetting("days", f"{days:g} is not allowed: more than 0, at most {MAX_DAYS}")
+
+
 def _period(
     days: float, now: dt.datetime | None, authority: x509.Certificate | None
 ) -> tuple[dt.datetime, dt.datetime]:
-    if not 0 < days <= MAX_DAYS:
-        raise InvalidSetting("days", f"{days:g} is not allowed: more than 0, at most {MAX_DAYS}")
+    check_days(days)
     now = now or dt.datetime.now(dt.UTC)
     end = now + dt.timedelta(days=days)
     if authority is not None:

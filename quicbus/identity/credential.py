@@ -104,6 +104,7 @@ class Credential:
         *,
         role: Role | None = None,
         now: dt.datetime | None = None,
+        allow_expired: bool = False,
     ) -> Self:
         """Read the three parts from the files that the settings of these names give; raises `CredentialError`."""
         names = (("certificate", certificate), ("private_key", private_key), ("authority", authority))
@@ -116,7 +117,7 @@ class Credential:
         source = f"certificate {certificate}"
         key = key_from_pem(parts["private_key"].keys[0], f"private_key {private_key}")
         credential = cls.from_parts(key, [one for one in chain if one not in anchors], anchors, source)
-        credential.check(source, role=role, now=now)
+        credential.check(source, role=role, now=now, allow_expired=allow_expired)
         return credential
 
     @classmethod

@@ -13,7 +13,7 @@ import msgspec
 
 from quicbus import limits
 from quicbus.exceptions import DataFolderError, InvalidSetting
-from quicbus.identity.authority import CERTIFICATE_DAYS
+from quicbus.identity.authority import CERTIFICATE_DAYS, check_days
 from quicbus.identity.folder_files import TOKENS_FILE, exists, one_error, write
 from quicbus.identity.folder_lock import brief_lock
 from quicbus.identity.keys import node_id_of
@@ -100,6 +100,7 @@ class TokenStore:
         """Make and keep a token; raises `InvalidSetting`. It is shown once: what is kept can't tell it again."""
         now = now or dt.datetime.now(dt.UTC)
         _check(seeds, name, uses, ttl_s)
+        check_days(days)
         token = JoinToken.make(mesh, seeds, authorities, role, name, now + dt.timedelta(seconds=ttl_s))
         stored = StoredToken(
             id=token.id.hex(),
