@@ -36,14 +36,14 @@ from quicbus.wire.node_frames import (
     Signed,
     Update,
 )
-from quicbus_broker.mesh import state
+from quicbus_broker.mesh import conduct, state
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.health import helping, survey
 from quicbus_broker.mesh.interest import interest_table, own_interest
 from quicbus_broker.mesh.members import gossip, membership, own_record
 from quicbus_broker.mesh.members.discovery import DIGEST_SIZE, WANT_MAX
 from quicbus_broker.mesh.members.table import Entry, MemberTable
-from quicbus_broker.mesh.messages import broadcast, pauses, traffic, waiting
+from quicbus_broker.mesh.messages import broadcast, heads, missing, pauses, traffic, waiting
 from quicbus_broker.mesh.outputs import State
 from quicbus_broker.mesh.session import link, node_signing
 from tests.wire.test_protocol_document import DOCUMENT, example
@@ -147,7 +147,7 @@ def test_worked_example_of_a_digest_is_what_the_code_computes() -> None:
 
 
 def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() -> None:
-    pattern = r"""(?:dropped|_refused)\["(\w+)"\]|_drop\((?:[\w.]+, )?"(\w+)"|_refuse\(node, "(\w+)\""""
+    pattern = r"""(?:dropped|refused)\["(\w+)"\]|_drop\((?:[\w.]+, )?"(\w+)"|_refuse\(node, "(\w+)\""""
     sources = [path.read_text(encoding="utf-8") for path in Path(state.__file__).parent.rglob("*.py")]
     reasons = {"".join(found) for source in sources for found in re.findall(pattern, source)}
     assert len(reasons) > 15, "the pattern finds them"
@@ -186,7 +186,7 @@ def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() ->
         ("within 0.4 to 1.2 s", broadcast.GRAFT_JITTER == 3.0),
         ("at most six times", broadcast.MAX_GRAFTS == 6),
         ("more than 8 times", broadcast.MAX_COPIES == 8),
-        ("announced and not here | 16,384", broadcast.MAX_MISSING == 16_384),
+        ("announced and not here | 16,384", missing.MAX_MISSING == 16_384),
         ("A gap is waited for 2 s", CONFIG.gap_timeout_s == 2.0),
         ("At most 64 MiB wait", CONFIG.reorder_size == 64 << 20),
         ("hop limit 2 at the origin", traffic._RELAY_HOPS == 2),
@@ -208,7 +208,18 @@ def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() ->
         ("gathered for 0.2 s", CONFIG.gossip_interval_s == 0.2),
         ("at once, at most every 5 s", survey._INTERVALS * CONFIG.probe_interval_s == 5.0),
         ("say nothing within 1 s", 2 * CONFIG.probe_timeout_s == 1.0),
-        ("the 8th time the connections", state.MAX_OFFENCES == 8),
+        ("not said again for 60 s is over", pauses.PAUSE_TIMEOUT_S == 60.0),
+        ("without Resume in between ends after 900 s", pauses.PAUSE_MAX_S == 900.0),
+        ("remembers for 300 s, in at most 32 MiB", limits.SENT_SHARES_RETENTION_S == 300.0),
+        ("remembers for 300 s, in at most 32 MiB", limits.SENT_SHARES_SIZE == 32 << 20),
+        ("more than 35 s after the node has joined", CONFIG.retention_s + heads.SLACK_S == 35.0),
+        ("filters and groups of one member | 100,000, 8 MiB", limits.MAX_INTEREST_SIZE == 8 << 20),
+        ("half of them first announced by one node", missing.MAX_ANNOUNCED_SHARE == 2),
+        ("2,000 + 6n members", conduct.Ask.MEMBERS.value == conduct.Allowance(2_000, 200, 6, 0.2)),
+        ("more than 16 Neighbor at once and one a second", conduct.Ask.NEIGHBOR.value == conduct.Allowance(16, 1)),
+        ("20,000 Pause and Resume, and 500 a second", conduct.Ask.PAUSES.value == conduct.Allowance(20_000, 500)),
+        ("forgotten when nothing followed for 600 s", conduct.OFFENCE_MEMORY_S == 600.0),
+        ("the 8th time the connections", conduct.MAX_OFFENCES == 8),
         ("In mode `client` 3 are enough in a mesh of more than 6", CONFIG.small_mesh == 6),
         ("one link a minute", CONFIG.rotate_interval_s == 60.0),
         ("Every 5 to 15 s with a random neighbour", CONFIG.discover_interval_s == 10.0),

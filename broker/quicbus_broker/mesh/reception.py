@@ -24,6 +24,7 @@ from quicbus.wire.node_frames import (
     TrustVersion,
     Update,
 )
+from quicbus_broker.mesh.conduct import Ask
 from quicbus_broker.mesh.messages.early import Early
 from quicbus_broker.mesh.outputs import Misbehaved, SendFrame
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from quicbus.wire.bundles import Bundle
+    from quicbus_broker.mesh.conduct import Conduct
     from quicbus_broker.mesh.health.detector import Detector
     from quicbus_broker.mesh.interest.interest_table import InterestTable
     from quicbus_broker.mesh.interest.own_interest import OwnInterest
@@ -60,6 +62,7 @@ class Reception:
         own_interest: OwnInterest,
         pauses: Pauses,
         spreading: Spreading,
+        conduct: Conduct,
     ) -> None:
         self._membership = membership
         self._discovery = discovery
@@ -70,6 +73,7 @@ class Reception:
         self._own_interest = own_interest
         self._pauses = pauses
         self._spreading = spreading
+        self._conduct = conduct
         self._early = Early()
         self._on_frame = self._frame_handlers()
 
@@ -101,7 +105,7 @@ class Reception:
             Pong: detector.on_pong,
             PingRequest: detector.on_ping_request,
             PingResult: detector.on_ping_result,
-            Neighbor: overlay.on_neighbor,
+            Neighbor: self._on_neighbor,
             NeighborReply: overlay.on_neighbor_reply,
             Disconnect: overlay.on_disconnect,
             IHave: self._on_ihave,
@@ -112,8 +116,8 @@ class Reception:
             Discover: self._on_discover,
             DiscoveryResponse: self._on_response,
             InterestSeen: self._on_interest_seen,
-            Pause: self._pauses.on_pause,
-            Resume: self._pauses.on_resume,
+            Pause: self._on_pause,
+            Resume: self._on_pause,
             TrustVersion: self._spreading.on_version,
             Trust: self._spreading.on_trust,
         }
@@ -127,11 +131,32 @@ class Reception:
     def _on_joined(self, now: float, outputs: list[Output]) -> None:
         """From here on broadcasts count, and others may know what is wanted here."""
         self._own_interest.flush(now, outputs)
+        self._traffic.joined(now)
         for node, item in self._early.take():
             if isinstance(item, IHave):
                 self._traffic.broadcast.on_ihave(node, item, now, outputs)
             else:
                 self._traffic.on_bundle(node, item, now, outputs)
+
+    def _allows(self, node: NodeId, ask: Ask, cost: float, now: float, outputs: list[Output]) -> bool:
+        """Whether a node may have what it asks for, or has asked for more than honest ones do."""
+        if self._conduct.allows(node, ask, now, cost):
+            return True
+        self._conduct.refused["too_often"] += 1
+        outputs.append(Misbehaved(node, f"asks too often: {ask.name.lower()}"))
+        return False
+
+    def _on_neighbor(self, node: NodeId, frame: Neighbor, now: float, outputs: list[Output]) -> None:
+        if self._allows(node, Ask.NEIGHBOR, 1, now, outputs):
+            self._overlay.on_neighbor(node, frame, now, outputs)
+
+    def _on_pause(self, node: NodeId, frame: Pause | Resume, now: float, outputs: list[Output]) -> None:
+        if not self._allows(node, Ask.PAUSES, 1, now, outputs):
+            return
+        if isinstance(frame, Pause):
+            self._pauses.on_pause(node, frame, now, outputs)
+        else:
+            self._pauses.on_resume(node, frame, now, outputs)
 
     def _on_update(self, node: NodeId, frame: Update, now: float, outputs: list[Output]) -> None:
         refutations = self._membership.refutations
@@ -142,14 +167,15 @@ class Reception:
             self._interest.take(frame.interest, node, now, outputs)
 
     def _on_discover(self, node: NodeId, frame: Discover, now: float, outputs: list[Output]) -> None:
-        self._discovery.on_discover(node, frame, self._traffic.heads(), now, outputs)
+        if self._allows(node, Ask.MEMBERS, self._discovery.cost_of(frame), now, outputs):
+            self._discovery.on_discover(node, frame, self._traffic.heads, now, outputs)
 
     def _on_response(self, node: NodeId, frame: DiscoveryResponse, now: float, outputs: list[Output]) -> None:
         was_joined = self._discovery.is_joined
-        if not was_joined:
+        if not was_joined and self._discovery.is_asked(node):
             # What was broadcast before this node joined is over: a replay of it does not pass.
             for head in frame.heads:
-                self._traffic.set_head(head)
+                self._traffic.told_head(head)
         self._discovery.on_response(node, frame, now, outputs)
         if frame.interest:
             self._interest.take(frame.interest, node, now, outputs)

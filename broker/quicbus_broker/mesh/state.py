@@ -13,6 +13,7 @@ from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.node_frames import (
     Update,
 )
+from quicbus_broker.mesh.conduct import Conduct
 from quicbus_broker.mesh.health.detector import Detector
 from quicbus_broker.mesh.health.orphans import Orphans
 from quicbus_broker.mesh.interest.forwarding import Forwarding
@@ -71,10 +72,6 @@ if TYPE_CHECKING:
 __all__ = ["Mesh", "Publication"]
 
 MAX_VIA = 4
-MAX_OFFENCES = 8
-"""Forged or replayed things that a peer may send before its connection is closed: an honest one sends none."""
-
-
 _INTERNAL = frozenset(get_args(Internal))
 """Asked for every output: a look-up costs a tenth of `isinstance` with all of these."""
 
@@ -102,6 +99,7 @@ class Mesh:
         self.boot = boot
         self.mode = mode
         self._table = MemberTable(base)
+        conduct = Conduct(self._table.__len__)
         self._connections = Connections(me)
         self._membership = Membership(
             me, self._table, signing, config, rng, is_connected=self._connections.is_connected
@@ -118,9 +116,8 @@ class Mesh:
             self._connections.is_connected, self._overlay.want_contact, self._overlay.touch, lambda: self.neighbors
         )
         self._traffic = Traffic(me, boot, self._table, ways, signing, config, rng)
-        self._offences: Counter[NodeId] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._pauses = Pauses()
+        self._conduct = conduct
+        self._pauses = Pauses(self._interest.blocks)
         self._spreading = Spreading(trust or NoTrust())
         self._expelling = Expelling(
             me,
@@ -150,6 +147,7 @@ class Mesh:
             self._own_interest,
             self._pauses,
             self._spreading,
+            conduct,
         )
 
     # --- what the driver calls ---
@@ -214,6 +212,8 @@ class Mesh:
         if now >= self._discovery.next_timer():
             self._discovery.tick(now, self._overlay.neighbors, outputs)
             self._spreading.remind(self._overlay.neighbors, outputs)
+            self._pauses.sweep(now, outputs)
+            self._traffic.sweep(now)
         if now >= self._orphans.next_timer():
             self._orphans.tick(now, self._overlay.neighbors, outputs)
         return self._settle(outputs, now)
@@ -264,7 +264,7 @@ class Mesh:
         """Return the share of a group that has no member here to its origin."""
         outputs: list[Output] = []
         if not self._traffic.give_back(origin, batch, age_ms, outputs):
-            self._refused["no_member"] += 1
+            self._conduct.refused["no_member"] += 1
         return self._settle(outputs, now)
 
     def send_share(
@@ -343,7 +343,7 @@ class Mesh:
             len(self._overlay.neighbors),
             len(self._connections.connected()),
             self._traffic,
-            self._refused,
+            self._conduct.refused + self._pauses.dropped + self._interest.dropped,
             self._membership.refutations,
         )
 
@@ -435,13 +435,13 @@ class Mesh:
             case ProbeAnswered(node=node):
                 self._membership.alive_seen(node, now, outputs)
             case MemberForgotten(node=node):
-                self._offences.pop(node, None)
+                self._conduct.forget(node)
                 self._interest.forget(node)
                 self._traffic.forget(node)
             case TrustChanged(source=source):
                 self._expelling.changed(source, now, outputs)
             case Misbehaved(node=node, why=why):
-                self._on_misbehaved(node, why, outputs)
+                self._on_misbehaved(node, why, now, outputs)
 
     def _choose_via(self, now: float, outputs: list[Output]) -> None:
         """A node that cannot be dialed tells through whom it is reached; it changes that as little as it can."""
@@ -465,14 +465,10 @@ class Mesh:
         elif change.has_moved:
             self._interest.member_moved(change.node)
 
-    def _on_misbehaved(self, node: NodeId, why: str, outputs: list[Output]) -> None:
-        self._refused["misbehaved"] += 1
-        self._offences[node] += 1
-        if self._offences[node] < MAX_OFFENCES:
-            return
-        del self._offences[node]
-        reason = f"{MAX_OFFENCES} times something that no honest node sends, last: {why}; check node {node.hex()}"
-        outputs.extend(
-            CloseConnection(connection, CloseCode.PROTOCOL_VIOLATION, reason)
-            for connection in self._connections.connections_of(node)
-        )
+    def _on_misbehaved(self, node: NodeId, why: str, now: float, outputs: list[Output]) -> None:
+        reason = self._conduct.offended(node, why, now)
+        if reason:
+            outputs.extend(
+                CloseConnection(connection, CloseCode.PROTOCOL_VIOLATION, reason)
+                for connection in self._connections.connections_of(node)
+            )

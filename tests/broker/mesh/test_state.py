@@ -12,6 +12,7 @@ from quicbus.wire.batch import encode_body
 from quicbus.wire.bundles import KIND_RELAY, BundleBatch
 from quicbus.wire.frames import Ping, Pong
 from quicbus.wire.node_frames import IHave, MemberRecord, NeighborReply, Update
+from quicbus_broker.mesh.conduct import MAX_OFFENCES
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.outputs import (
     BundleArrived,
@@ -31,7 +32,7 @@ from quicbus_broker.mesh.outputs import (
     Superseded,
     UseConnection,
 )
-from quicbus_broker.mesh.state import MAX_OFFENCES, Mesh, Publication
+from quicbus_broker.mesh.state import Mesh, Publication
 from tests.broker.mesh.fake_signing import FakeSigning, node_id, sealed
 
 if TYPE_CHECKING:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from quicbus import limits
 from quicbus.exceptions import InvalidTopic
-from quicbus.topics import TopicTrie, check_filter, check_group
+from quicbus.topics import SplitFilter, TopicTrie, check_filter, check_group
 from quicbus.wire.node_frames import Discover, InterestPiece, InterestSeen
 from quicbus_broker.mesh.interest.covering import has_wildcards
 from quicbus_broker.mesh.outputs import Misbehaved, NewsLearned, SendFrame
@@ -29,6 +31,12 @@ MAX_ENTRIES = 100_000
 MAX_LOG_FACTOR = 4
 MAX_LOG_SLACK = 1024
 """Entries in the pieces that are kept of a member, beyond what it wants. An honest one tells all anew long before."""
+
+MAX_LOG_SIZE_SLACK = 1024 * 1024
+"""Bytes, likewise: beyond what an entry costs beside its filter, of which an honest member has 60,000 at most."""
+MAX_BLOCKING = 1024
+"""Filters with wildcards of one member that a Pause is compared with. Who has more is believed: it could as well say
+that it wants everything."""
 
 _pieces = msgspec.msgpack.Decoder(InterestPiece)
 _Key = tuple[str, str]
@@ -57,30 +65,46 @@ class Match:
 class _Known:
     """What one boot of a member wants, up to a version, and the signed pieces that say so."""
 
-    __slots__ = ("boot", "entries", "log", "log_entries", "version")
+    __slots__ = ("blocking", "boot", "entries", "log", "log_entries", "log_size", "size", "version")
 
     def __init__(self, boot: int) -> None:
         self.boot = boot
         self.version = 0
         self.entries: dict[_Key, bool] = {}
+        self.size = 0
+        """Characters of all filters and groups."""
         self.log: list[tuple[int, Signed]] = []
         self.log_entries = 0
+        self.log_size = 0
+        self.blocking: tuple[SplitFilter, ...] | None = None
+        """Filters with wildcards that block; `None` where they must be gathered anew."""
 
     def copy(self) -> _Known:
         other = _Known(self.boot)
-        other.version, other.entries = self.version, dict(self.entries)
-        other.log, other.log_entries = list(self.log), self.log_entries
+        other.version, other.entries, other.size = self.version, dict(self.entries), self.size
+        other.log, other.log_entries, other.log_size = list(self.log), self.log_entries, self.log_size
         return other
+
+    def has_room_for(self, piece: InterestPiece) -> bool:
+        """Whether what it adds is within the bounds of one member, whatever it takes out."""
+        size, entries = (0, 0) if piece.reset else (self.size, len(self.entries))
+        size += sum([len(each.filter) + len(each.group) for each in piece.added])
+        return entries + len(piece.added) <= MAX_ENTRIES and size <= limits.MAX_INTEREST_SIZE
 
     def note(self, signed: Signed, piece: InterestPiece) -> None:
         if piece.reset:
             self.log.clear()
-            self.log_entries = 0
+            self.log_entries = self.log_size = 0
         self.log.append((piece.version, signed))
         self.log_entries += len(piece.added) + len(piece.removed) + 1
-        if self.log_entries > MAX_LOG_FACTOR * len(self.entries) + MAX_LOG_SLACK:
+        self.log_size += len(signed.payload)
+        if (
+            self.log_entries > MAX_LOG_FACTOR * len(self.entries) + MAX_LOG_SLACK
+            or self.log_size > MAX_LOG_FACTOR * self.size + MAX_LOG_SIZE_SLACK
+        ):
             self.log.clear()
         self.version = piece.version
+        self.blocking = None
 
 
 @dataclass(slots=True)
@@ -127,6 +151,7 @@ class InterestBase:
                 base.index.discard(piece.node, (entry.filter, entry.group))
             for entry in piece.added:
                 known.entries[(entry.filter, entry.group)] = entry.blocks
+                known.size += len(entry.filter) + len(entry.group)
                 base.index.set(piece.node, (entry.filter, entry.group), entry.blocks)
             known.note(signed, piece)
         return base
@@ -145,6 +170,8 @@ class InterestTable:
     def __init__(self, me: NodeId, signing: Signing, table: MemberTable, base: InterestBase | None = None) -> None:
         self.generation = 0
         """Grows with each change."""
+        self.dropped: Counter[str] = Counter()
+        """Pieces that were not taken, by reason."""
         self.on_change: Callable[[str | None], None] = _ignore
         """Called with a topic, or `None` where it may be any."""
         self._me = me
@@ -176,12 +203,13 @@ class InterestTable:
                     continue
                 piece = self._signing.open_interest(signed)
                 _check_entries(piece)
+                is_taken = self._apply(piece, signed)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 outputs.append(Misbehaved(source, f"an unreadable piece of interest: {error}"))
             except (Forged, InvalidTopic) as error:
                 outputs.append(Misbehaved(source, str(error)))
             else:
-                if self._apply(piece, signed):
+                if is_taken:
                     news.append(signed)
                 elif self._table.get(piece.node) is not None:
                     missing[piece.node] = None
@@ -204,7 +232,10 @@ class InterestTable:
         return known is not None and piece.boot == boot and piece.version <= known.version
 
     def _apply(self, piece: InterestPiece, signed: Signed) -> bool:
-        """Take a piece that is newer than what is known; False where what leads to it is missing."""
+        """Take a piece that is newer than what is known; False where what leads to it is missing.
+
+        Raises `Forged` where it is more than a member may want: nobody who goes by that passes it on.
+        """
         entry = self._table.get(piece.node)
         if entry is None or piece.boot != entry.record.boot:
             return False
@@ -213,8 +244,9 @@ class InterestTable:
         if not piece.reset and piece.base != (0 if is_new_boot or known is None else known.version):
             return False
         known = self._own_copy(piece.node, piece.boot)
-        if len(known.entries) + len(piece.added) > MAX_ENTRIES:
-            return False
+        if not known.has_room_for(piece):
+            self.dropped["interest_too_large"] += 1
+            raise Forged(f"node {piece.node.hex()} wants more than {limits.MAX_INTEREST_SIZE} bytes of filters")
         if piece.reset:
             kept = {(each.filter, each.group) for each in piece.added}
             for key in [key for key in known.entries if key not in kept]:
@@ -245,13 +277,17 @@ class InterestTable:
         return known
 
     def _set(self, node: NodeId, known: _Known, key: _Key, blocks: bool) -> None:
-        if known.entries.get(key) is not blocks:
+        before = known.entries.get(key)
+        if before is not blocks:
+            if before is None:
+                known.size += len(key[0]) + len(key[1])
             known.entries[key] = blocks
             self._index.set(node, key, blocks)
             self._changed(key[0])
 
     def _discard(self, node: NodeId, known: _Known, key: _Key) -> None:
         if known.entries.pop(key, None) is not None:
+            known.size -= len(key[0]) + len(key[1])
             self._index.discard(node, key)
             self._changed(key[0])
 
@@ -318,6 +354,26 @@ class InterestTable:
         if boot != known.boot:
             version = 0
         return tuple([signed for number, signed in known.log if number > version])
+
+    def blocks(self, node: NodeId, filter: str) -> bool:
+        """Whether a member has said that it has subscribers with the policy `block` to all that a filter matches."""
+        known = self._find(node)
+        if known is None or not filter:
+            return False
+        if known.entries.get((filter, "")):
+            return True
+        if known.blocking is None:
+            known.blocking = tuple(
+                [
+                    SplitFilter(each)
+                    for (each, group), blocks in known.entries.items()
+                    if blocks and (group or has_wildcards(each))
+                ]
+            )
+        if len(known.blocking) > MAX_BLOCKING:
+            return True
+        other = SplitFilter(filter)
+        return any(each.covers(other) for each in known.blocking)
 
     def match(self, topic: str) -> Match:
         """Return who wants a topic."""

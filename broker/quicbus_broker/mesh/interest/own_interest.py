@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quicbus import limits
 from quicbus.topics import REPLY_PREFIX
 from quicbus.wire.node_frames import InterestEntry, InterestPiece
 from quicbus_broker.mesh.interest.coarsening import coarse_filters
@@ -27,6 +28,9 @@ __all__ = ["MAX_GROUPS", "OwnInterest"]
 
 MAX_GROUPS = 50_000
 """Groups cannot be made coarser; further ones are unknown elsewhere, and counted as `unannounced`."""
+MAX_TOLD_SIZE = limits.MAX_INTEREST_SIZE // 2
+"""Bytes of what is told; further filters and groups are unknown elsewhere. Half, as others count a difference that
+replaces all of it on top of what it replaces."""
 PIECE_SIZE = 64 * 1024
 """Bytes of filters after which a difference is cut in two: with one entry of the largest size it fits a frame."""
 _ENTRY_OVERHEAD = 8
@@ -58,8 +62,7 @@ class OwnInterest:
         """`table`: where the own version is noted, since tables are compared by it."""
         self.version = 0
         self.spread_version = 0
-        self.unannounced = 0
-        """Groups that others are not told of."""
+        self._unannounced = 0
         self._me = me
         self._boot = boot
         self._signing = signing
@@ -70,11 +73,19 @@ class OwnInterest:
         self._plain = 0
         self._groups: dict[_Key, bool] = {}
         self._told: dict[_Key, bool] = {}
+        self._told_size = 0
+        self._left_out: dict[_Key, None] = {}
+        """What is wanted and not told: there is no room for it."""
         self._changed: dict[_Key, None] = {}
         self._coarse: dict[str, None] = {}
         self._log: list[tuple[int, Signed]] = []
         self._log_entries = 0
         self._acknowledged: dict[NodeId, int] = {}
+
+    @property
+    def unannounced(self) -> int:
+        """Groups and filters that others are not told of."""
+        return self._unannounced + len(self._left_out)
 
     # --- what is wanted ---------------------------------------------------------------------------------------------
 
@@ -116,16 +127,23 @@ class OwnInterest:
         self._keep_few()
         added: list[InterestEntry] = []
         removed: list[InterestEntry] = []
-        for key in self._changed:
+        left_out, self._left_out = self._left_out, {}
+        for key in self._changed | left_out:
             wanted, told = self._wanted(key), self._told.get(key)
             if wanted == told:
                 continue
             if told is not None:
                 del self._told[key]
+                self._told_size -= _size_of(key)
                 removed.append(InterestEntry(*key, told))
-            if wanted is not None:
-                self._told[key] = wanted
-                added.append(InterestEntry(*key, wanted))
+            if wanted is None:
+                continue
+            if self._told_size + _size_of(key) > MAX_TOLD_SIZE:
+                self._left_out[key] = None
+                continue
+            self._told[key] = wanted
+            self._told_size += _size_of(key)
+            added.append(InterestEntry(*key, wanted))
         self._changed.clear()
         if added or removed:
             self._tell(added, removed, outputs)
@@ -176,11 +194,11 @@ class OwnInterest:
             return
         if blocks is not None:
             if key not in self._groups and len(self._groups) >= MAX_GROUPS:
-                self.unannounced += 1
+                self._unannounced += 1
                 return
             self._groups[key] = blocks
         elif self._groups.pop(key, None) is None:
-            self.unannounced -= 1
+            self._unannounced -= 1
         self._changed[key] = None
 
     def _with_coarse(self, filter: str, blocks: bool | None) -> bool | None:
@@ -314,6 +332,10 @@ class _Aggregate:
         for each in self._below.pop(filter, ()):
             changed += self._put(each, self._covered.pop(each)[1])
         return changed
+
+
+def _size_of(key: _Key) -> int:
+    return len(key[0].encode()) + len(key[1].encode())
 
 
 def _since(log: Sequence[tuple[int, Signed]], version: int) -> tuple[Signed, ...]:

@@ -31,6 +31,8 @@ __all__ = ["Discovery"]
 DIGEST_SIZE = BUCKETS * 8
 WANT_MAX = 1000
 """Members asked for in one frame: 60 bytes each."""
+PATIENCE = 12
+"""Ticks, two minutes in all, for one node to tell everything: then another is asked, at random."""
 _RANKS = {"alive": 0, "suspect": 0, "failed": 1, "left": 2}
 
 
@@ -55,6 +57,9 @@ class Discovery:
         """Whom everything was asked of; its last page ends joining."""
         self._is_answering = False
         """A page of that came since the last tick."""
+        self._comparing: dict[NodeId, dict[int, None]] = {}
+        """Who was sent the digest, with the buckets that it has listed since."""
+        self._patience = PATIENCE
         self._met: dict[NodeId, None] = {}
         """Whom this node met while joining: compared with when that is done."""
         self._timer = math.inf
@@ -84,6 +89,7 @@ class Discovery:
     def disconnected(self, node: NodeId) -> None:
         """The last connection to a node is closed: whatever it was asked, it will not answer."""
         self._met.pop(node, None)
+        self._comparing.pop(node, None)
         if self._asked == node:
             self._asked = None
             self._is_answering = False
@@ -103,16 +109,23 @@ class Discovery:
         node = nodes[int(self._rng.random() * len(nodes))]
         if self.is_joined:
             self._compare(node, outputs)
-        elif not self._is_answering:
+        elif not self._is_answering or self._patience <= 0:
             self._ask_all(node, outputs)
+        self._patience -= 1
         self._is_answering = False
 
     def _ask_all(self, node: NodeId, outputs: list[Output]) -> None:
         self._asked = node
+        self._patience = PATIENCE
         self._met.pop(node, None)
         outputs.append(SendFrame(node, Discover()))
 
+    def is_asked(self, node: NodeId) -> bool:
+        """Whether this is the node that everything was asked of."""
+        return node == self._asked
+
     def _compare(self, node: NodeId, outputs: list[Output]) -> None:
+        self._comparing[node] = {}
         outputs.append(SendFrame(node, Discover(digest=self._table.digest())))
 
     def _set_timer(self, now: float) -> None:
@@ -121,14 +134,23 @@ class Discovery:
 
     # --- answering ---
 
+    def cost_of(self, frame: Discover) -> float:
+        """Return how many members the answer tells of, about. Comparing costs a summary for each, of 60 bytes."""
+        if frame.want:
+            return len(frame.want)
+        return len(self._table) / 16 if frame.digest else len(self._table)
+
     def on_discover(
-        self, node: NodeId, frame: Discover, heads: tuple[Head, ...], now: float, outputs: list[Output]
+        self, node: NodeId, frame: Discover, heads: Callable[[], tuple[Head, ...]], now: float, outputs: list[Output]
     ) -> None:
         """Answer. `heads`: how far the broadcasts of each origin have come, for one that joins."""
+        if len(frame.want) > WANT_MAX:
+            outputs.append(Misbehaved(node, f"wants {len(frame.want)} members at once, not {WANT_MAX} at most"))
+            return
         if frame.want:
             responses = self._wanted(frame, now)
         elif not frame.digest:
-            responses = self._everything(heads, now)
+            responses = self._everything(heads(), now)
         elif len(frame.digest) != DIGEST_SIZE:
             outputs.append(Misbehaved(node, f"a digest of {len(frame.digest)} bytes, not {DIGEST_SIZE}"))
             return
@@ -203,20 +225,33 @@ class Discovery:
             self._compare(node, outputs)
 
     def _reconcile(self, node: NodeId, frame: DiscoveryResponse, now: float, outputs: list[Output]) -> None:
-        """Ask for what is newer there, tell what is newer here."""
+        """Ask for what is newer there, tell what is newer here: of each bucket once, after this node sent its hashes.
+
+        Otherwise a frame of a few bytes would have everything told again and again.
+        """
+        listed_before = self._comparing.get(node)
+        bad = next((bucket for bucket in frame.buckets if not 0 <= bucket < BUCKETS), None)
+        if bad is not None:
+            outputs.append(Misbehaved(node, f"bucket {bad} of {BUCKETS}"))
+            return
+        if listed_before is None:
+            return
+        buckets = [bucket for bucket in dict.fromkeys(frame.buckets) if bucket not in listed_before]
+        listed_before.update(dict.fromkeys(buckets))
+        if not frame.more:
+            del self._comparing[node]
         want: list[NodeId] = []
         tell = _News()
         listed: dict[NodeId, None] = {}
         for summary in frame.summaries:
+            if self._table.bucket_of(summary.node) not in buckets:
+                continue
             listed[summary.node] = None
             if self._is_behind(summary):
                 want.append(summary.node)
             else:
                 self._tell_newer(summary, tell)
-        for bucket in dict.fromkeys(frame.buckets):
-            if bucket >= BUCKETS:
-                outputs.append(Misbehaved(node, f"bucket {bucket} of {BUCKETS}"))
-                return
+        for bucket in buckets:
             for member in self._table.bucket_members(bucket):
                 if member not in listed:
                     self._tell_unknown(member, tell, now)

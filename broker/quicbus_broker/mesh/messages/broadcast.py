@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from quicbus.wire.bundles import EVERYONE, Bundle
 from quicbus.wire.node_frames import Graft, IHave, Prune
 from quicbus_broker.mesh.messages.bundle_store import BundleStore
 from quicbus_broker.mesh.messages.dedup import SeenWindow
+from quicbus_broker.mesh.messages.heads import Heads
+from quicbus_broker.mesh.messages.missing import MissingBundles
 from quicbus_broker.mesh.outputs import Misbehaved, SendBundle, SendFrame
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from quicbus_broker.mesh.config import MeshConfig
     from quicbus_broker.mesh.messages.bundle_store import BundleId, Stored
+    from quicbus_broker.mesh.messages.missing import Missing
     from quicbus_broker.mesh.outputs import NodeId, Output
     from quicbus_broker.mesh.signing import Signing
 
@@ -43,8 +45,6 @@ MAX_GRAFTS = 6
 MAX_COPIES = MAX_GRAFTS + 2
 """So often one node may bring the same bundle: pushed, and once for each Graft, which a slow link may bring late, all
 answers together; and one for what nobody has thought of."""
-MAX_MISSING = 16_384
-"""Bundles that are announced and not here."""
 IDS_PER_FRAME = 4096
 """An id has about 40 bytes: under `limits.MAX_CONTROL_FRAME_SIZE`."""
 
@@ -61,19 +61,6 @@ class BroadcastCounters:
         self.duplicates = 0
         self.repaired = 0
         self.dropped: Counter[str] = Counter()
-
-
-class _Missing:
-    """A bundle that was announced: who has it, and how often it was asked for."""
-
-    __slots__ = ("due", "grafts", "since", "sources")
-
-    def __init__(self, now: float) -> None:
-        self.sources: dict[NodeId, None] = {}
-        self.grafts = 0
-        self.since = now
-        """When it was announced, or last asked for."""
-        self.due = math.inf
 
 
 class Broadcast:
@@ -95,6 +82,10 @@ class Broadcast:
         self._signing = signing
         self._rng = rng
         self._boot_of = boot_of
+        self.heads_told = Heads(config.retention_s)
+        """What this node was told while it joined."""
+        self.on_head_dropped: Callable[[NodeId, int], None] = _ignore
+        """Called with an origin and its boot, of which any number may come from here on."""
         self._eager: dict[NodeId, None] = {}
         self._lazy: dict[NodeId, float] = {}
         """With the time at which it was pruned last."""
@@ -105,8 +96,7 @@ class Broadcast:
         self._owed: dict[NodeId, None] = {}
         """Neighbours that became eager while something waited to be announced."""
         self._greet: dict[NodeId, None] = {}
-        self._missing: dict[BundleId, _Missing] = {}
-        self._graft_at: list[tuple[float, BundleId]] = []
+        self._missing = MissingBundles()
 
     # --- neighbours ---
 
@@ -164,8 +154,10 @@ class Broadcast:
         if not self._is_genuine(node, bundle, now, outputs) or not self._is_new(node, bundle, now, outputs):
             return False
         self._window(bundle.origin, bundle.boot, now).add(bundle.number)
+        if self.heads_told:
+            self.heads_told.confirm(id)
         self.counters.received += 1
-        missing = self._missing.pop(id, None)
+        missing = self._missing.end(id)
         if missing is not None and missing.grafts:
             self.counters.repaired += 1
         self.store.put(id, bundle, node, now)
@@ -202,11 +194,20 @@ class Broadcast:
             elif now - window.since > self._config.retention_s:
                 outputs.append(Misbehaved(node, "replayed a bundle of an old boot"))
             return False
-        if bundle.number in window:
+        if bundle.number in window and not self._is_head_doubted(node, bundle.id, now):
             # Older than what is kept, so that nobody who keeps to the retention time can have it.
             self.counters.dropped["replayed"] += 1
             self._prune(node, now, outputs)
             return False
+        return True
+
+    def _is_head_doubted(self, node: NodeId, id: BundleId, now: float) -> bool:
+        """Whether what was taken for seen is taken for news from here on: a head that was told turned out wrong."""
+        if not self.heads_told or not self.heads_told.doubt(id, node, len(self._eager) + len(self._lazy), now):
+            return False
+        self.counters.dropped["head_doubted"] += 1
+        self._seen[id[0]] = SeenWindow(id[1], id[2] - 1, now)
+        self.on_head_dropped(id[0], id[1])
         return True
 
     def _is_member(self, origin: NodeId) -> bool:
@@ -239,7 +240,7 @@ class Broadcast:
         outputs.append(SendFrame(node, Prune()))
 
     def _pass_on(
-        self, node: NodeId, bundle: Bundle, missing: _Missing | None, now: float, outputs: list[Output]
+        self, node: NodeId, bundle: Bundle, missing: Missing | None, now: float, outputs: list[Output]
     ) -> None:
         """Push a new bundle to the eager neighbours but those that have it, and announce it to the others later."""
         if not bundle.hops:
@@ -306,7 +307,7 @@ class Broadcast:
     def on_ihave(self, node: NodeId, frame: IHave, now: float, outputs: list[Output]) -> None:
         """A neighbour announces bundles: what does not come by itself is asked for."""
         for index, id in enumerate(frame.bundles):
-            if not self._is_seen(id):
+            if not self._is_seen(id) or self._is_head_doubted(node, id, now):
                 self._miss(id, node, now)
                 continue
             if self._announce:
@@ -335,28 +336,23 @@ class Broadcast:
     def _miss(self, id: BundleId, node: NodeId, now: float) -> None:
         missing = self._missing.get(id)
         if missing is None:
-            if len(self._missing) >= MAX_MISSING:
+            missing = self._missing.begin(id, node, now)
+            if missing is None:
                 self.counters.dropped["too_many_missing"] += 1
                 return
-            missing = self._missing[id] = _Missing(now)
             self._graft_later(id, missing, now)
         missing.sources[node] = None
 
-    def _graft_later(self, id: BundleId, missing: _Missing, now: float) -> None:
+    def _graft_later(self, id: BundleId, missing: Missing, now: float) -> None:
         # Jitter: where the tree is cut, whoever asks first gets it and pushes it on, and the others need not ask. Many
         # that ask at once make as many loops, whose duplicates then prune too much again.
-        missing.due = now + self._config.graft_timeout_s * self._rng.uniform(1.0, GRAFT_JITTER)
-        heappush(self._graft_at, (missing.due, id))
+        self._missing.ask_at(id, missing, now + self._config.graft_timeout_s * self._rng.uniform(1.0, GRAFT_JITTER))
 
     def _graft_due(self, now: float, outputs: list[Output]) -> None:
-        while self._graft_at and self._graft_at[0][0] <= now:
-            due, id = heappop(self._graft_at)
-            missing = self._missing.get(id)
-            if missing is None or missing.due != due:
-                continue
+        for id, missing in self._missing.due(now):
             source = self._next_source(missing)
             if self._is_seen(id) or source is None or missing.grafts >= MAX_GRAFTS:
-                del self._missing[id]
+                self._missing.end(id)
             elif self._is_member(id[0]):
                 self._graft(source, now, outputs)
             else:
@@ -375,7 +371,7 @@ class Broadcast:
         self._make_eager(node)
         outputs.extend([SendFrame(node, Graft(bundles=piece)) for piece in _pieces(tuple(ids))])
 
-    def _next_source(self, missing: _Missing) -> NodeId | None:
+    def _next_source(self, missing: Missing) -> NodeId | None:
         """Return the next neighbour to ask, each in turn."""
         while missing.sources:
             node = next(iter(missing.sources))
@@ -438,6 +434,7 @@ class Broadcast:
     def forget(self, origin: NodeId) -> None:
         """The node is no longer a member."""
         self._seen.pop(origin, None)
+        self.heads_told.forget(origin)
 
     def _window(self, origin: NodeId, boot: int, now: float) -> SeenWindow:
         window = self._seen.get(origin)
@@ -450,18 +447,21 @@ class Broadcast:
     def next_timer(self) -> float:
         if self._greet:
             return -math.inf
-        graft_at = self._graft_at[0][0] if self._graft_at else math.inf
-        return min(self._announce_at, graft_at, self.store.next_timer())
+        return min(self._announce_at, self._missing.next_due(), self.store.next_timer())
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         if self._greet:
             self._greet_neighbors(outputs)
         if self._announce_at <= now:
             self._flush_announcements(outputs)
-        if self._graft_at and self._graft_at[0][0] <= now:
+        if self._missing.next_due() <= now:
             self._graft_due(now, outputs)
         if self.store.next_timer() <= now:
             self.store.expire(now)
+
+
+def _ignore(origin: NodeId, boot: int) -> None:
+    """What `on_head_dropped` does until someone listens."""
 
 
 def _relayed(bundle: Bundle, hops: int, age_ms: int) -> Bundle:

@@ -29,6 +29,9 @@ __all__ = ["Sequencer", "SequencerCounters"]
 MAX_LANES = 256
 """A lane is one byte on the wire."""
 
+ANY_NUMBER = 0
+"""In the place of a lane's next number: the first that comes is the next."""
+
 _Key = tuple[bool, int]
 """Whether it is the space of this node alone, and the lane."""
 
@@ -115,6 +118,9 @@ class Sequencer:
                 return
         key = (space != EVERYONE, batch.lane)
         number = origin.next_of(key)
+        if not number:
+            number = batch.sequence
+            origin.set_next(key, number)
         if batch.sequence == number and not origin.lanes and (not batch.after or self._is_finished(origin, key, batch)):
             origin.set_next(key, number + 1)
             self._deliver(origin, batch, age_ms, hops, outputs)
@@ -152,6 +158,12 @@ class Sequencer:
         for number, last in enumerate(head.lanes[:MAX_LANES]):
             self._raise(origin, (False, number), last)
 
+    def reopen(self, node: NodeId, boot: int) -> None:
+        """Nothing is known of the numbers of an origin's broadcasts any more: begin with what comes next."""
+        origin = self._origins.get(node)
+        if origin is not None and origin.boot == boot:
+            origin.everyone = [ANY_NUMBER] * MAX_LANES
+
     def heads(self) -> list[Head]:
         """Return the highest number of each lane that came, by origin; bundles are not known here."""
         return [
@@ -160,7 +172,9 @@ class Sequencer:
                 origin.boot,
                 0,
                 tuple(
-                    max(last - 1, *origin.lanes[False, number].held, 0) if (False, number) in origin.lanes else last - 1
+                    max(last - 1, 0, *origin.lanes[False, number].held)
+                    if (False, number) in origin.lanes
+                    else max(last - 1, 0)
                     for number, last in enumerate(origin.everyone)
                 ),
             )
@@ -302,6 +316,9 @@ class Sequencer:
         """Give up what is missing up to the number `last`."""
         first = origin.next_of(key)
         if last < first:
+            return
+        if first == ANY_NUMBER:
+            origin.set_next(key, last + 1)
             return
         self.counters.lost_in_mesh += last - first + 1 - lane.skips.count_in(first, last)
         lost = origin.lost.get(key)

@@ -95,6 +95,7 @@ class Traffic:
         self.broadcast = Broadcast(me, config, signing, rng, self._boot_of)
         self.numbering = Numbering()
         self.sequencer = Sequencer(me, config, boot)
+        self.broadcast.on_head_dropped = self.sequencer.reopen
         self.dropped: Counter[str] = Counter()
         self.sent_direct = 0
         self.received_direct = 0
@@ -300,10 +301,15 @@ class Traffic:
     def member_gone(self, node: NodeId) -> None:
         self._waiting.forget(node)
 
-    def set_head(self, head: Head) -> None:
-        """Take nothing of an origin at or below these numbers."""
-        self.broadcast.set_head(head.origin, head.boot, head.bundle)
-        self.sequencer.set_head(head)
+    def told_head(self, head: Head) -> None:
+        """A joining node is told how far an origin has come."""
+        self.broadcast.heads_told.told(head)
+
+    def joined(self, now: float) -> None:
+        """Take nothing of the origins at or below the numbers that were told."""
+        for head in self.broadcast.heads_told.begin(now, self._boot_of):
+            self.broadcast.set_head(head.origin, head.boot, head.bundle)
+            self.sequencer.set_head(head)
 
     def heads(self) -> tuple[Head, ...]:
         """Return how far the broadcasts of all origins have come, for a node that joins."""

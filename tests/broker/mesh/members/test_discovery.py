@@ -89,7 +89,7 @@ class Node:
     def handle(self, source: bytes, frame: Frame) -> list[SendFrame]:
         outputs: list[Output] = []
         if isinstance(frame, Discover):
-            self.discovery.on_discover(source, frame, self.heads, self.now, outputs)
+            self.discovery.on_discover(source, frame, lambda: self.heads, self.now, outputs)
         elif isinstance(frame, DiscoveryResponse):
             self.seen_heads += frame.heads
             self.discovery.on_response(source, frame, self.now, outputs)

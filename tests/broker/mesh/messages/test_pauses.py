@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.wire.node_frames import Pause, Resume
 from quicbus_broker.mesh.messages import pauses
-from quicbus_broker.mesh.messages.pauses import Pauses
+from quicbus_broker.mesh.messages.pauses import PAUSE_MAX_S, PAUSE_TIMEOUT_S, Pauses
 from quicbus_broker.mesh.outputs import PauseChanged, SendFrame
 
 if TYPE_CHECKING:
@@ -70,3 +70,66 @@ def test_one_node_may_hold_so_many_filters_and_no_more(monkeypatch: pytest.Monke
     for number in range(4):
         machine.on_pause(NODE, Pause(filter=f"a/{number}"), 0.0, outputs)
     assert len(outputs) == 2
+
+
+def test_a_pause_needs_an_interest_that_blocks() -> None:
+    wanted = {"a/#": None}
+    machine = Pauses(lambda node, filter: node == NODE and filter in wanted)
+    outputs: list[Output] = []
+    machine.on_pause(NODE, Pause(filter="b"), 0.0, outputs)
+    machine.on_pause(OTHER, Pause(filter="a/#"), 0.0, outputs)
+    assert outputs == []
+    assert machine.dropped == {"pause_without_interest": 2}
+    machine.on_pause(NODE, Pause(filter="a/#"), 0.0, outputs)
+    wanted.clear()
+    machine.on_pause(NODE, Pause(filter="a/#"), 1.0, outputs)
+    assert outputs == [PauseChanged(NODE, "a/#", True), PauseChanged(NODE, "a/#", False)]
+
+
+def test_a_pause_that_is_not_said_again_is_over() -> None:
+    machine = Pauses()
+    outputs: list[Output] = []
+    for filter in ("a", "b"):
+        machine.on_pause(NODE, Pause(filter=filter), 0.0, outputs)
+    outputs.clear()
+    machine.on_pause(NODE, Pause(filter="b"), 50.0, outputs)
+    machine.sweep(PAUSE_TIMEOUT_S, outputs)
+    assert outputs == []
+    machine.sweep(PAUSE_TIMEOUT_S + 1, outputs)
+    assert outputs == [PauseChanged(NODE, "a", False)]
+
+
+def test_a_pause_that_nothing_interrupts_ends_until_there_is_a_resume() -> None:
+    machine = Pauses()
+    outputs: list[Output] = []
+    for now in range(0, int(PAUSE_MAX_S) + 100, 20):
+        machine.on_pause(NODE, Pause(filter="a"), now, outputs)
+        machine.sweep(now, outputs)
+    assert outputs == [PauseChanged(NODE, "a", True), PauseChanged(NODE, "a", False)]
+    assert machine.dropped == {"pause_too_long": 1}
+    machine.on_resume(NODE, Resume(filter="a"), PAUSE_MAX_S + 100, outputs)
+    machine.on_pause(NODE, Pause(filter="a"), PAUSE_MAX_S + 100, outputs)
+    machine.gone(NODE, outputs)
+    assert outputs[2:] == [PauseChanged(NODE, "a", True), PauseChanged(NODE, "a", False)]
+
+
+def test_what_this_node_needs_is_said_again_before_it_is_over() -> None:
+    machine = Pauses()
+    outputs: list[Output] = []
+    machine.want(NODE, "a", True, outputs)
+    for now in range(0, 61, 5):
+        machine.sweep(float(now), outputs)
+    assert outputs == [SendFrame(NODE, Pause(filter="a"))] * (1 + 4)
+    assert PAUSE_TIMEOUT_S > 60 / 4 + 15
+
+
+def test_paused_filters_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses.limits, "MAX_INTEREST_SIZE", 10)
+    machine = Pauses()
+    outputs: list[Output] = []
+    for filter in ("123456", "12345", "1234", "1"):
+        machine.on_pause(NODE, Pause(filter=filter), 0.0, outputs)
+    assert [each.filter for each in outputs if isinstance(each, PauseChanged)] == ["123456", "1234"]
+    machine.on_resume(NODE, Resume(filter="1234"), 0.0, outputs)
+    machine.on_pause(NODE, Pause(filter="1"), 0.0, outputs)
+    assert outputs[-1] == PauseChanged(NODE, "1", True)
