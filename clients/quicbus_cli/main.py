@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quicbus.exceptions import ConnectFailed, QuicbusError, UsageError
+from quicbus.logs import harmless
 from quicbus.process import Interrupted
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ SECTIONS = {
     "Messages": ("publish", "subscribe", "request", "reply"),
     "Look and measure": ("ping", "peers", "bench", "doctor"),
     "Keys and certificates": ("cert", "token"),
+    "Who may do what": ("permissions", "reload"),
 }
 _OTHERS = "Further commands"
 
@@ -145,7 +147,7 @@ def _explain(error: Exception, *, is_debug: bool) -> int:
 
 
 def _fail(code: int, sentence: str, command: str = "quicbus") -> int:
-    click.echo(f"{command}: {' '.join(sentence.split())}", err=True)
+    click.echo(f"{command}: {harmless(' '.join(sentence.split()))}", err=True)
     return code
 
 

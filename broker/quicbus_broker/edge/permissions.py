@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 from quicbus import limits
 from quicbus.topics import REPLY_PREFIX
 from quicbus.wire import frames
-from quicbus_broker.permissions import RESERVED, Action
+from quicbus_broker.permissions import REPLIES, RESERVED, Action, is_reply_topic
 
 if TYPE_CHECKING:
     from quicbus_broker.permissions import Policy
 
 __all__ = ["Permissions", "reply_prefix"]
 
-_REPLY_PREFIX = REPLY_PREFIX.encode()
 _RESERVED_TEXT = RESERVED.decode()
 _MAX_TOLD_SIZE = limits.MAX_CONTROL_FRAME_SIZE // 2
 """Bytes of filters that a client is told; it learns from refusals what is in a larger grant."""
@@ -70,15 +69,10 @@ class Permissions:
     def may_publish(self, topic: bytes) -> bool:
         """Whether a (valid) topic is allowed: a reply topic must be a whole one."""
         if topic.startswith(RESERVED):
-            return _is_reply_topic(topic) if topic.startswith(_REPLY_PREFIX) else self._name is None
+            return is_reply_topic(topic) or (self._name is None and not topic.startswith(REPLIES))
         grant = self._grant
         return self._is_unrestricted or grant is None or self._policy.may_publish(grant, topic)
 
 
 def _may_match_reply(filter: str) -> bool:
     return filter[len(_RESERVED_TEXT) :].split("/", 1)[0] in ("reply", "+", "#")
-
-
-def _is_reply_topic(topic: bytes) -> bool:
-    levels = topic[len(_REPLY_PREFIX) :].split(b"/", 2)
-    return len(levels) == 3 and len(levels[0]) == 32 and len(levels[1]) == 32

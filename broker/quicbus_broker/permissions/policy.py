@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from quicbus import limits
 from quicbus.identity.names import is_name
 from quicbus_broker.permissions.grants import Grant
+from quicbus_broker.permissions.reserved import RESERVED
 from quicbus_broker.permissions.table import Action, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["RESERVED", "Policy"]
-
-RESERVED = b"$quicbus/"
-"""Topics of quicbus itself: the edge has rules of its own for them, no table does."""
+__all__ = ["Policy"]
 
 
 class Policy:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from quicbus import limits
 from quicbus.exceptions import InvalidSetting, InvalidTopic
 from quicbus.topics import check_filter
-from quicbus_broker.permissions.policy import RESERVED
+from quicbus_broker.permissions.reserved import RESERVED
 from quicbus_broker.permissions.table import NAME_PLACE, Role, Rule, Table
 from quicbus_broker.permissions.toml_lines import line_numbers
 
