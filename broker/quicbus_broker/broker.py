@@ -24,8 +24,10 @@ from quicbus.transport.engine import EngineConfiguration
 from quicbus.transport.engines import engine_named
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import PROTOCOL_VERSION
+from quicbus.wire.join_frames import JOIN_ALPN
 from quicbus_broker.broker_mesh import BrokerMesh
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
+from quicbus_broker.enrolment import ByProtocol, Enrolment, JoinStatistics, enter_mesh
 from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.lan import check_extra
 from quicbus_broker.live_trust import LiveTrust
@@ -36,12 +38,13 @@ from quicbus_broker.routing import Router, RoutingBooks
 from quicbus_broker.settings import BrokerSettings, parse_listen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from quicbus.client import Client
     from quicbus.feeds import Feed
-    from quicbus.transport.connection import Address
+    from quicbus.transport.connection import Address, Connection, ConnectionHandler
     from quicbus.transport.statistics import EndpointStatistics
     from quicbus_broker.events import BrokerEvent
     from quicbus_broker.mesh.views import MeshStatistics
@@ -52,7 +55,6 @@ ALPN = f"quicbus/{PROTOCOL_VERSION}"
 TICK_S = 0.1
 """How late an expiry or a time-out may be noticed."""
 DRAIN_TICK_S = 0.05
-RENEW_CHECK_S = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class BrokerStatistics:
     edge: EdgeStatistics
     mesh: MeshStatistics
     transport: EndpointStatistics
+    joining: JoinStatistics
+    cert_expires_in_seconds: float
+    """Of the node's certificate, negative once it has ended."""
 
 
 class Broker:
@@ -84,6 +89,9 @@ class Broker:
         self._listener: Listener | None = None
         self._mesh: BrokerMesh | None = None
         self._bus: Client | None = None
+        self._enrolment: Enrolment | None = None
+        self.entered = ""
+        """How this start became a node of its mesh, where the settings name a join token."""
         self._reloading: Reloading | None = None
         self._trust: LiveTrust | None = None
         self._ended_by: QuicbusError | None = None
@@ -163,6 +171,8 @@ class Broker:
             edge=edge.statistics(),
             mesh=self._opened_mesh.statistics(),
             transport=self._opened_endpoint.statistics(),
+            joining=self._opened_enrolment.desk.statistics(),
+            cert_expires_in_seconds=self._opened_enrolment.expires_in_s,
         )
 
     def events(self) -> Feed[BrokerEvent]:
@@ -187,7 +197,7 @@ class Broker:
             raise
         self._housekeeping = [
             self._tasks.create_task(self._keep_time(), name="broker-housekeeping"),
-            self._tasks.create_task(self._keep_certificate(), name="broker-certificate"),
+            self._tasks.create_task(self._opened_enrolment.run(), name="broker-certificate"),
             self._tasks.create_task(self._opened_mesh.run(), name="broker-mesh"),
             self._tasks.create_task(self._opened_trust.run(), name="broker-trust"),
             self._tasks.create_task(self._stop_when_it_must(), name="broker-end"),
@@ -244,8 +254,9 @@ class Broker:
         await self._closed.wait()
 
     async def _open(self) -> None:
+        engine = engine_named(self.settings.engine)
+        self.settings, self.entered = await enter_mesh(self.settings, engine)
         settings = self.settings
-        engine = engine_named(settings.engine)
         if settings.discover:
             check_extra()
         identity = self._identity = NodeIdentity(settings)
@@ -264,9 +275,21 @@ class Broker:
         admission.nodes, admission.node_verifier = mesh.driver, identity.node_verifier()
         trust = self._trust = LiveTrust(identity, edge, mesh, self._renew_listener)
         mesh.on_trust_learned = trust.learned
-        self._listener = Listener(
-            self._configuration(identity), lambda connection: edge.make_session(connection, admission)
+        enrolment = self._enrolment = Enrolment(
+            settings,
+            identity,
+            engine,
+            bus=lambda: self.bus,
+            brokers=lambda: edge.brokers.urls,
+            adopt=trust.adopt,
+            report=mesh.sight.report,
         )
+        await enrolment.revive()
+        makers: Mapping[str, Callable[[Connection], ConnectionHandler]] = {
+            ALPN: lambda connection: edge.make_session(connection, admission),
+            JOIN_ALPN: enrolment.desk.make_session,
+        }
+        self._listener = Listener(self._configuration(identity), lambda connection: ByProtocol(connection, makers))
         try:
             self._endpoint = await Endpoint.open(
                 bind=await _resolve(*parse_listen(settings.listen)),
@@ -277,6 +300,7 @@ class Broker:
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), settings.listen) from error
         self._resources.push_async_callback(self._endpoint.close, "the broker has stopped")
+        self._resources.push_async_callback(enrolment.close)
         self._resources.callback(mesh.close)
         mesh.start(self._endpoint)
         await self._open_bus(edge, identity)
@@ -347,16 +371,6 @@ class Broker:
         if self._reloading is not None and self.credential_path is not None:
             await self._reloading.serve(self.data_dir)
 
-    async def _keep_certificate(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_CHECK_S)
-            identity = self._opened_identity
-            try:
-                await asyncio.to_thread(identity.renew)
-            except QuicbusError as error:
-                self._log.warning("= the node's certificate could not be renewed: %s", error)
-            self._opened_trust.adopt()
-
     # --- its parts --------------------------------------------------------------------------------------------------
 
     def _renew_listener(self) -> None:
@@ -368,6 +382,7 @@ class Broker:
         return EngineConfiguration(
             is_client=False,
             alpn=ALPN,
+            further_alpns=(JOIN_ALPN,),
             certificate_chain=identity.credential.chain_pem,
             private_key=identity.credential.private_key_pem,
         )
@@ -379,7 +394,10 @@ class Broker:
             retry_auto_half_open=settings.retry_auto_half_open,
             retry_auto_rate=settings.retry_auto_rate,
             # The edge refuses proven clients and nodes beyond their limits by name; strangers have room of their own.
-            max_connections=settings.max_connections + settings.max_half_open + limits.MAX_NODE_CONNECTIONS,
+            max_connections=settings.max_connections
+            + settings.max_half_open
+            + limits.MAX_NODE_CONNECTIONS
+            + limits.MAX_JOINERS,
             max_connections_per_address=settings.max_connections_per_address,
             max_half_open=settings.max_half_open,
             max_handshakes_per_address=settings.max_handshakes_per_address,
@@ -398,6 +416,12 @@ class Broker:
         if self._identity is None:
             raise InvalidSetting("broker", "not open; use it in `async with`")
         return self._identity
+
+    @property
+    def _opened_enrolment(self) -> Enrolment:
+        if self._enrolment is None:
+            raise InvalidSetting("broker", "not open; use it in `async with`")
+        return self._enrolment
 
     @property
     def _opened_endpoint(self) -> Endpoint:

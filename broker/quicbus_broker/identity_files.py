@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import Credential, Role
 from quicbus.identity.files import write_file
+from quicbus.identity.trust import TrustStore
 from quicbus.limits import MAX_TRUST_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from quicbus.identity.data_folder import DataFolder
@@ -45,6 +47,13 @@ class IdentityFiles(Protocol):
         """Write down a later trust list; raises `QuicbusError`."""
         ...
 
+    def install(self, chain: Sequence[bytes], trust: bytes) -> None:
+        """Write down a certificate that was renewed elsewhere, and the trust list that came with it, if any.
+
+        Raises `QuicbusError`; a certificate that is good but can't be written counts until the broker stops.
+        """
+        ...
+
 
 class FolderFiles:
     """A data folder."""
@@ -70,6 +79,9 @@ class FolderFiles:
     def keep(self, trust: bytes) -> None:
         self._folder.take_trust(trust)
 
+    def install(self, chain: Sequence[bytes], trust: bytes) -> None:
+        self._folder.install_node(chain, trust=trust)
+
 
 class NamedFiles:
     """Three files that the settings name, and one for the trust list, `trust_path`, that may be missing."""
@@ -78,7 +90,7 @@ class NamedFiles:
         """Raises `CredentialError`."""
         self._paths = (certificate, private_key, authority)
         self._stamps = _stamps(*self._paths)
-        self.credential = self._read()
+        self.credential = self._read(may_be_expired=True)
         self.authorities_pem = self.credential.authority_pem
         self._trust_path = trust_path
         self.trust = b""
@@ -117,9 +129,30 @@ class NamedFiles:
         except OSError as error:
             raise DataFolderError(str(self._trust_path), f"it can't be written: {error.strerror or error}") from error
 
-    def _read(self) -> Credential:
+    def install(self, chain: Sequence[bytes], trust: bytes) -> None:
+        now = dt.datetime.now(dt.UTC)
+        trusted = TrustStore(self.credential.mesh, self.authorities_pem, self.trust or None)
+        if trust and trusted.take(trust, now):
+            self.keep(trust)
+        source = "the renewed certificate"
+        renewed = Credential.from_issued(self.credential.private_key, chain, trusted.authorities, source)
+        renewed.check(source, role=Role.NODE, now=now)
+        self.credential = renewed
+        path = self._paths[0]
+        try:
+            write_file(path.resolve(), renewed.chain_pem, private=False)
+        except OSError as error:
+            raise CredentialError(
+                f"certificate {path}: it was renewed and can't be written: {error.strerror or error}; make it writable "
+                "for the broker, or the next start has the old one"
+            ) from error
+
+    def _read(self, *, may_be_expired: bool = False) -> Credential:
         certificate, private_key, authority = self._paths
-        return Credential.from_files(certificate, private_key, authority, role=Role.NODE, now=dt.datetime.now(dt.UTC))
+        now = dt.datetime.now(dt.UTC)
+        return Credential.from_files(
+            certificate, private_key, authority, role=Role.NODE, now=now, allow_expired=may_be_expired
+        )
 
 
 def _read_trust(path: Path) -> bytes:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quicbus_broker.node import NodeIdentity
     from quicbus_broker.settings import BrokerSettings
 
-__all__ = ["Joining"]
+__all__ = ["Joining", "members_path"]
 
 PATIENCE_S = 5.0
 """A mesh that is there is found within this; then it is told why it was not."""
@@ -49,7 +49,7 @@ class Joining:
         self._endpoint = endpoint
         self._clock = clock
         me, credential = identity.credential.node_id, identity.credential
-        self._memory = RememberedMembers(_members_path(identity), me=me, mesh=credential.mesh)
+        self._memory = RememberedMembers(members_path(identity), me=me, mesh=credential.mesh)
         self._reachability = Reachability(
             AdvertisedAddresses(settings, endpoint.address),
             DialBacks(endpoint.engine, lambda: identity.credential),
@@ -157,7 +157,7 @@ class Joining:
         self._offers += 1
 
 
-def _members_path(identity: NodeIdentity) -> Path:
+def members_path(identity: NodeIdentity) -> Path:
     """Return the file of members: a folder that is not this node's alone holds one of each node."""
     if identity.credential_path is not None:
         return identity.data_dir / MEMBERS_FILE

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quicbus.exceptions import CredentialError
-from quicbus.identity import Credential, Verifier
+from quicbus.identity import Credential, Issuer, Verifier
 from quicbus.identity.data_folder import DataFolder
 from quicbus.identity.peer import ISSUE_NODE
 from quicbus.identity.trust import TrustStore
@@ -21,6 +21,7 @@ from quicbus.logs import logger_for
 from quicbus_broker.identity_files import FolderFiles, NamedFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from quicbus.logs import NodeAdapter
@@ -46,6 +47,7 @@ class Adopted:
 class NodeIdentity:
     """Opened by the constructor, which locks the data folder; `close` frees it. May be closed twice.
 
+    Its certificate may have expired: then it is to be renewed before it is used.
     Raises `DataFolderError` and `CredentialError`, which name the remedy.
     """
 
@@ -63,7 +65,10 @@ class NodeIdentity:
         else:
             # Who names a seed wants to join a mesh: a new one, made here, could never be part of it.
             self._folder = DataFolder.open(
-                self.data_dir, may_create_authority=not settings.seed, node_name=settings.name or None
+                self.data_dir,
+                may_create_authority=settings.makes_authority and not settings.seed,
+                node_name=settings.name or None,
+                may_be_expired=True,
             )
             try:
                 self.boot = self._folder.next_boot()
@@ -99,6 +104,13 @@ class NodeIdentity:
     def may_be_first(self) -> bool:
         """Whether its mesh may have been made here; not where the folder was written by `quicbus cert issue --node`."""
         return self._folder is None or self._folder.authority is not None
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """What issues certificates, where the authority's key is in the data folder."""
+        if self._folder is None or self._folder.authority is None:
+            return None
+        return Issuer(self._folder.path, self._folder.authority)
 
     def verifier(self) -> Verifier:
         """Return what proves clients: they hold certificates of a trusted authority, and are not revoked. It follows
@@ -137,6 +149,27 @@ class NodeIdentity:
         """
         with self._busy:
             return self._folder is not None and self._folder.renew()
+
+    def install(self, chain: Sequence[bytes], trust: bytes) -> None:
+        """Write down a certificate (DER, its own first) that was renewed elsewhere, and the trust list with it, if any.
+
+        Then `adopt` it. Raises `QuicbusError` where it is not this node's, or can't be written.
+        """
+        with self._busy:
+            self._files.install(chain, trust)
+
+    def local(self) -> Credential | None:
+        """Return the credential of local applications, expired or not; raises `CredentialError`."""
+        path = self.credential_path
+        if path is None or not path.exists():
+            return None
+        return Credential.from_pem(path.read_bytes(), source=str(path), allow_expired=True)
+
+    def install_local(self, renewed: Credential) -> None:
+        """Write down the renewed credential of local applications; raises `QuicbusError`."""
+        assert self._folder is not None  # `local` was read from there
+        with self._busy:
+            self._folder.install_credential(renewed)
 
     def keep_trust(self) -> None:
         """Write the trust list down; raises `QuicbusError`."""

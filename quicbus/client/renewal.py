@@ -32,6 +32,7 @@ __all__ = ["CredentialRenewal", "CredentialSource", "load_credential"]
 
 _log = logging.getLogger("quicbus.client")
 
+SHORTEST_SLEEP_S = 0.5
 LONGEST_SLEEP_S = 600.0
 """The clock may be set, the machine may have slept, and the file may have been replaced meanwhile."""
 
@@ -129,7 +130,7 @@ class CredentialRenewal:
         """Renew in time, again and again, until cancelled; what fails is reported and tried again."""
         while True:
             wait_s = await self.keep(urls)
-            await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
+            await asyncio.sleep(min(max(wait_s, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
 
     async def keep(self, urls: Callable[[], Sequence[BrokerUrl]]) -> float:
         """Do what is due now; return the seconds until something is again."""
@@ -143,7 +144,7 @@ class CredentialRenewal:
         if schedule.is_due(now):
             try:
                 await self._renew(credential, urls())
-                return 1.0
+                return SHORTEST_SLEEP_S
             except QuicbusError as error:
                 self._why = str(error)
                 pause_s = schedule.failed(now).total_seconds()

@@ -43,11 +43,11 @@ _TROUBLE = "the node with the authority's key could not answer, its log says why
 
 
 class AuthorityService:
-    """`issuer` tells what this node can issue with: `None` where it has not the authority's key."""
+    """`bus` gives the broker's own client; `issuer` what it can issue with, `None` without the authority's key."""
 
     def __init__(
         self,
-        bus: Client,
+        bus: Callable[[], Client],
         issuer: Callable[[], Issuer | None],
         wall_clock: Callable[[], dt.datetime],
         *,
@@ -64,8 +64,8 @@ class AuthorityService:
         if self._serves or self._issuer() is None:
             return
         self._serves = True
-        self._bus.on(AUTHORITY_TOPIC, group=AUTHORITY_GROUP, concurrency=CONCURRENCY)(self._on_request)
-        await self._bus.wait_handlers()
+        self._bus().on(AUTHORITY_TOPIC, group=AUTHORITY_GROUP, concurrency=CONCURRENCY)(self._on_request)
+        await self._bus().wait_handlers()
 
     async def ask(self, request: IssueRequest) -> Issued:
         """Return what was issued; raises `ProofRefused`, with NOT_AVAILABLE where no authority can be reached."""
@@ -73,7 +73,7 @@ class AuthorityService:
         if issuer is not None:
             return await self._issue(issuer, request)
         try:
-            reply = await self._bus.request(AUTHORITY_TOPIC, request.encode(), timeout=limits.JOIN_ANSWER_TIMEOUT_S)
+            reply = await self._bus().request(AUTHORITY_TOPIC, request.encode(), timeout=limits.JOIN_ANSWER_TIMEOUT_S)
             return _issued(decode_answer(reply.payload))
         except NoResponders:
             raise ProofRefused(CloseCode.NOT_AVAILABLE, _NOBODY) from None

@@ -112,4 +112,3 @@ def _write_request(folder: Path) -> None:
         f"no node certificate in it, and this node makes no authority (--authority none): {path} is its signing "
         "request; have it signed with `quicbus cert sign` where the authority's key is, then start again",
     )
-

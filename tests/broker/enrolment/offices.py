@@ -105,7 +105,7 @@ async def open_office(
         assert folder.authority is not None
         issuer = Issuer(folder.path, folder.authority)
         service = AuthorityService(
-            cast("Client", bus), lambda: issuer if has_authority else None, _now, node=folder.node_id
+            lambda: cast("Client", bus), lambda: issuer if has_authority else None, _now, node=folder.node_id
         )
         verifier = Verifier(folder.node.authority_pem, folder.mesh, folder.trust.revocation)
         desk = JoinDesk(service, lambda: verifier, lambda: BROKERS, _now, node=folder.node_id)

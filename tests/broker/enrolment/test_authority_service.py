@@ -43,7 +43,10 @@ def raising(error: Exception) -> Callable[[], Issued]:
 def service(bus: FakeBus, answer: Callable[[], Issued] | None = None) -> AuthorityService:
     issuer = FakeIssuer(answer) if answer is not None else None
     return AuthorityService(
-        cast("Client", bus), lambda: cast("Issuer | None", issuer), lambda: dt.datetime.now(dt.UTC), node=bytes(16)
+        lambda: cast("Client", bus),
+        lambda: cast("Issuer | None", issuer),
+        lambda: dt.datetime.now(dt.UTC),
+        node=bytes(16),
     )
 
 
