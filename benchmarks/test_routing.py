@@ -38,6 +38,7 @@ class Sink:
     last_heard = 0.0
     listener_node = b""
     alpn = "quicbus/1"
+    unsent_size = 0
 
     def __init__(self) -> None:
         self.streams = 0

@@ -97,6 +97,10 @@ class PipeEnd:
         self._next_stream += 4
         return stream_id
 
+    @property
+    def unsent_size(self) -> int:
+        return 0
+
     def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
         if self._closed:
             return

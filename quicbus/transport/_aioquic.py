@@ -12,6 +12,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.logger import QuicLogger
 from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.recovery import QuicPacketNumberWindow
+from aioquic.tls import Epoch
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
@@ -59,7 +61,7 @@ class AioquicEngine:
 
 
 class AioquicConnection(_library.LibraryConnection):
-    __slots__ = ("_window",)
+    __slots__ = ("_numbers", "_window")
 
     def __init__(
         self,
@@ -71,7 +73,29 @@ class AioquicConnection(_library.LibraryConnection):
     ) -> None:
         super().__init__(quic, configuration, binding, qlog, first_ids)
         self._window = _ReceiveWindow()
+        self._numbers: _CountedNumbers | None = None
         cast("Any", quic)._local_max_data = self._window
+
+    @property
+    def unsent_size(self) -> int:
+        streams = cast("Any", self._quic)._streams.values()
+        return sum([stream.sender._buffer_stop - stream.sender._buffer_start for stream in streams])
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        numbers = self._numbers
+        if numbers is None:
+            super().receive(datagram, now)
+            return
+        before = numbers.taken
+        super().receive(datagram, now)
+        if numbers.taken == before and self._termination is None:
+            self.rejected_datagrams += 1
+            self.rejected_size += len(datagram)
+
+    def _on_completed(self, event: Any) -> EngineEvent | None:
+        space = cast("Any", self._quic)._spaces[Epoch.ONE_RTT]
+        self._numbers = space.received_packets = _CountedNumbers(space.received_packets)
+        return super()._on_completed(event)
 
     def _on_stream_data(self, event: Any) -> EngineEvent:
         self._window.released += len(event.data)
@@ -96,6 +120,19 @@ class AioquicConnection(_library.LibraryConnection):
 
 
 AioquicConnection.map_events(events)
+
+
+class _CountedNumbers(QuicPacketNumberWindow):
+    """Takes the place of the numbers of received packets, which aioquic adds to once a packet was authenticated."""
+
+    def __init__(self, numbers: QuicPacketNumberWindow) -> None:
+        super().__init__()
+        self.__dict__.update(vars(numbers))
+        self.taken = 0
+
+    def add(self, packet_number: int) -> None:
+        self.taken += 1
+        super().add(packet_number)
 
 
 class _ReceiveWindow:

@@ -10,6 +10,7 @@ conformance tests notice when one changes:
   refused client wait for up to a second (2 s before an RTT is measured).
 - What `_aioquic.py` and `_qh3.py` read in the methods under "what differs": aioquic offers no certificate of the peer,
   and neither says who closed or, before it is used up, how many streams may be opened.
+- Which datagrams were authenticated: aioquic's window of received packet numbers, the reports of qh3's core.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class LibraryConnection:
         "_quic",
         "_termination",
         "_was_told",
+        "rejected_datagrams",
+        "rejected_size",
     )
 
     _mapping: ClassVar[dict[type, Callable[[LibraryConnection, Any], seam.EngineEvent | None]]]
@@ -133,6 +136,8 @@ class LibraryConnection:
         self._was_told = False
         self._last_words: list[bytes] = []
         self._late_datagrams = 0
+        self.rejected_size = 0
+        self.rejected_datagrams = 0
 
     # --- what differs -----------------------------------------------------------------------------------------------
 
@@ -146,6 +151,10 @@ class LibraryConnection:
 
     def _streams_allowed(self) -> int:
         """Return how many unidirectional streams the peer allows from the first one on; 0 while that is not known."""
+        raise NotImplementedError
+
+    @property
+    def unsent_size(self) -> int:
         raise NotImplementedError
 
     def _datagrams_to_send(self, now: float) -> list[bytes]:

@@ -81,6 +81,10 @@ class OutgoingStreams:
         """How many are open or not wholly acknowledged."""
         return len(self._streams)
 
+    @property
+    def unsent_size(self) -> int:
+        return sum([sum(map(len, stream.pending)) for stream in self._streams.values()])
+
     def open(self, stream_id: int) -> None:
         self._streams[stream_id] = _Outgoing()
 

@@ -60,11 +60,44 @@ class Qh3Engine:
 class Qh3Connection(_library.LibraryConnection):
     __slots__ = ()
 
+    @property
+    def unsent_size(self) -> int:
+        return cast("int", cast("Any", self._quic).get_send_buffer_size())
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        if datagram and self._is_established():
+            self._receive_established(datagram, len(datagram), now)
+        else:
+            super().receive(datagram, now)
+
     def receive_segments(self, buffer: bytes, segment_size: int, now: float) -> None:
-        if self._termination is not None:
+        if self._is_established():
+            self._receive_established(buffer, segment_size, now)
+        elif self._termination is not None:
             self._late_datagrams += 1
+        else:
+            self._guarded(cast("Any", self._quic).receive_gro_buffer, buffer, segment_size, _library.PEER, now)
+
+    def _is_established(self) -> bool:
+        is_complete: bool = cast("Any", self._quic)._handshake_complete
+        return is_complete and self._termination is None and self._qlog is None
+
+    def _receive_established(self, buffer: bytes, segment_size: int, now: float) -> None:
+        """Do what `QuicConnection.receive_gro_buffer` does, and read the report that it drops."""
+        quic = cast("Any", self._quic)
+        try:
+            # Datagrams, bytes, packets taken, duplicates, packets that nobody could decrypt, events.
+            _, _, _, duplicates, undecryptable, _ = quic._core.receive_gro_buffer(
+                buffer, segment_size, _library.PEER, now
+            )
+            quic._drain_core()
+        except BaseException as error:
+            self._failed(error)
             return
-        self._guarded(cast("Any", self._quic).receive_gro_buffer, buffer, segment_size, _library.PEER, now)
+        rejected = duplicates + undecryptable
+        if rejected:
+            self.rejected_datagrams += rejected
+            self.rejected_size += min(rejected * segment_size, len(buffer))
 
     def _peer_closed(self) -> bool:
         core = cast("Any", self._quic)._core

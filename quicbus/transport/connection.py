@@ -70,6 +70,11 @@ class Connection(Protocol):
         """When the last datagram of this connection arrived, by the endpoint's clock."""
         ...
 
+    @property
+    def unsent_size(self) -> int:
+        """Bytes of streams that are kept and wait to be sent; it costs a step per stream."""
+        ...
+
     def open_stream(self) -> int:
         """Open a unidirectional stream and return its id; raises `LimitExceeded` where the peer allows no more."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from quicbus.identity import ProofRefused, check_listener_certificate
 from quicbus.transport.connection import ConnectionStatistics, shown_address
@@ -18,6 +18,7 @@ from quicbus.transport.engine import (
     Terminated,
     cut_reason,
 )
+from quicbus.transport.key_updates import KeyUpdates
 from quicbus.transport.path import AMPLIFICATION
 from quicbus.transport.undelivered import UndeliveredBytes
 from quicbus.wire.close_codes import CloseCode
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from quicbus.transport.connection import Address, ConnectionHandler
     from quicbus.transport.engine import EngineConnection, EngineEvent
     from quicbus.transport.network import Path
+    from quicbus.transport.owner import Owner
     from quicbus.transport.path import PathMap
     from quicbus.transport.settings import EndpointSettings
-    from quicbus.transport.statistics import Counters
 
 __all__ = ["EndpointConnection"]
 
@@ -40,19 +41,6 @@ SILENCE_S = 1.0
 """A dialer that heard nothing for so long may have another address by now, without knowing."""
 SMALL_DATAGRAM_SIZE = 256
 MAX_PINGS_UNDER_WAY = 64
-
-
-class Owner(Protocol):
-    """What a connection needs of its endpoint."""
-
-    counters: Counters
-
-    def now(self) -> float: ...
-    def mark_dirty(self, connection: EndpointConnection) -> None: ...
-    def id_issued(self, connection: EndpointConnection, connection_id: bytes) -> None: ...
-    def id_retired(self, connection: EndpointConnection, connection_id: bytes) -> None: ...
-    def handshake_ended(self, connection: EndpointConnection) -> None: ...
-    def stranger_gone(self, connection: EndpointConnection) -> None: ...
 
 
 class EndpointConnection:
@@ -108,9 +96,8 @@ class EndpointConnection:
         self._rtt_s: float | None = None
         self._datagrams_sent = self._datagrams_received = 0
         self._bytes_sent = self._bytes_received = 0
-        self._key_updates = 0
-        self._key_update_at = settings.key_update_packets
-        self._key_update_ping: int | None = None
+        self._rejected_datagrams = self._rejected_size = 0
+        self._key_updates = KeyUpdates(settings.key_update_packets)
         self._undelivered = UndeliveredBytes(now, settings.max_unproven_size)
 
     # --- Connection: for sessions -----------------------------------------------------------------------------------
@@ -142,6 +129,10 @@ class EndpointConnection:
     @property
     def last_heard(self) -> float:
         return self._last_heard
+
+    @property
+    def unsent_size(self) -> int:
+        return self._quic.unsent_size
 
     def open_stream(self) -> int:
         return self._quic.open_stream()
@@ -178,7 +169,7 @@ class EndpointConnection:
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
             address_changes=self.paths.changes,
-            key_updates=self._key_updates,
+            key_updates=self._key_updates.count,
             rtt_s=self._rtt_s,
         )
 
@@ -246,7 +237,7 @@ class EndpointConnection:
         self._last_sent = now
         self._datagrams_sent += len(datagrams)
         self._bytes_sent += sum(map(len, datagrams))
-        if self._datagrams_sent >= self._key_update_at:
+        if self._datagrams_sent >= self._key_updates.due_at:
             self._update_keys(now)
         if self.paths.has_candidate:
             return self.paths.split(datagrams, now)
@@ -309,15 +300,29 @@ class EndpointConnection:
 
     def _take(self, buffer: bytes, segment_size: int, now: float) -> None:
         size = len(buffer)
-        self._last_heard = now
+        quic = self._quic
         self._bytes_received += size
-        self._undelivered.fed(size)
         if segment_size < size:
             self._datagrams_received += -(-size // segment_size)
-            self._quic.receive_segments(buffer, segment_size, now)
+            quic.receive_segments(buffer, segment_size, now)
         else:
             self._datagrams_received += 1
-            self._quic.receive(buffer, now)
+            quic.receive(buffer, now)
+        if quic.rejected_datagrams != self._rejected_datagrams:
+            size -= self._count_rejected()
+            if not size:
+                return
+        self._last_heard = now
+        self._undelivered.fed(size)
+
+    def _count_rejected(self) -> int:
+        """Count what the engine could not authenticate, which nobody holds; whoever copied a connection id can send as
+        much of it as he likes. Returns its bytes."""
+        quic = self._quic
+        self._owner.counters.drop("not_authenticated", quic.rejected_datagrams - self._rejected_datagrams)
+        size = quic.rejected_size - self._rejected_size
+        self._rejected_datagrams, self._rejected_size = quic.rejected_datagrams, quic.rejected_size
+        return size
 
     def _feed_from_elsewhere(self, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
         # What came before is drained first, so that an acknowledgement among the events now can only be from `path`.
@@ -351,19 +356,11 @@ class EndpointConnection:
             datagrams += [ping] * (2 * self._datagram_size // (AMPLIFICATION * len(ping)))
 
     def _update_keys(self, now: float) -> None:
-        # RFC 9001 section 6.1: not again before a packet with the present keys is acknowledged.
         if not self.is_complete or self._closing is not None:
             return
-        packets = self._settings.key_update_packets
-        if self._key_update_ping is None:
+        if self._key_updates.begin(self._datagrams_sent, self._ping(now)):
             self._quic.request_key_update()
-            self._key_updates += 1
             self._owner.counters.key_updates += 1
-            self._key_update_ping = self._ping(now)
-        else:  # Any later PING will do: the first one was lost, or the path is slow.
-            self._ping(now)
-            packets = packets // 16 + 1
-        self._key_update_at = self._datagrams_sent + packets
         self._owner.mark_dirty(self)
 
     def _check_undelivered(self, now: float) -> None:
@@ -426,8 +423,7 @@ class EndpointConnection:
         sent_at = self._pings.pop(uid, None)
         if sent_at is not None:
             self._rtt_s = now - sent_at
-        if self._key_update_ping is not None and uid >= self._key_update_ping:
-            self._key_update_ping = None
+        self._key_updates.acknowledged(uid)
         if source is not None and self.paths.acknowledged(uid, source):
             self._owner.counters.address_changes += 1
             logger.debug("= %s:%d is the peer's address now", *source.address, extra=self._named)

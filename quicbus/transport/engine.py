@@ -161,6 +161,23 @@ class EngineConnection(Protocol):
         """The ids that datagrams to this connection carry at first; events tell of later ones."""
         ...
 
+    @property
+    def unsent_size(self) -> int:
+        """Bytes of streams that are kept and wait to be sent; of what is on its way the engine may leave out all. It
+        costs a step per stream."""
+        ...
+
+    @property
+    def rejected_size(self) -> int:
+        """Bytes of datagrams, in all, that this connection did not authenticate or had seen before: forged, damaged,
+        replayed. At most what there was; until the handshake is complete the engine may count none."""
+        ...
+
+    @property
+    def rejected_datagrams(self) -> int:
+        """How many those were."""
+        ...
+
     def connect(self, now: float) -> None:
         """Dialers only, once: begin the handshake."""
         ...

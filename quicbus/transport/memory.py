@@ -77,6 +77,8 @@ class MemoryConnection:
         self._is_started = False
         self._is_complete = False
         self._binding = b""
+        self.rejected_size = 0
+        self.rejected_datagrams = 0
         self._events: deque[seam.EngineEvent] = deque()
         self._termination: seam.Terminated | None = None
         self._close: packets.Close | None = None
@@ -99,6 +101,10 @@ class MemoryConnection:
         if self._configuration.is_client:
             return (self._own_id,)
         return (self._own_id, self.retry_id or self.original_id)
+
+    @property
+    def unsent_size(self) -> int:
+        return self._outgoing.unsent_size
 
     def connect(self, now: float) -> None:
         self._heard = now

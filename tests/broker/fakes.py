@@ -51,10 +51,16 @@ class FakeConnection:
         self.undelivered_allowed = 0
         self.streams_allowed = 100
         self.sends = 0
+        self.keeps_from: int | None = None
+        """How many bytes the network has taken, once it takes no more."""
 
     @property
     def is_closed(self) -> bool:
         return self.close_code is not None
+
+    @property
+    def unsent_size(self) -> int:
+        return 0 if self.keeps_from is None else sum(map(len, self.sent.values())) - self.keeps_from
 
     def open_stream(self) -> int:
         if len(self.sent) >= self.streams_allowed:

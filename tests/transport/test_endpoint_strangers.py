@@ -172,6 +172,32 @@ async def test_garbage_that_names_a_connection_does_it_no_harm(engine: str) -> N
             assert stranger.received_size <= 3 * stranger.sent_size
 
 
+@both_engines
+async def test_whoever_copied_a_connection_id_cannot_have_the_connection_closed(engine: str) -> None:
+    rng = random.Random(13)
+    sessions = Recorders(echo=True)
+    async with opened(engine, sessions) as here, opened(engine) as there:
+        with Relay.to(here.address) as relay, RawSocket.opened() as stranger:
+            session = dial(there, relay.address)
+            await session.wait_connected()
+            stream = session.connection.open_stream()
+            session.connection.send(stream, b"a")
+            await session.wait(lambda me: me.all_received == b"a")
+            (accepted,) = sessions.sessions
+            accepted.connection.allow_undelivered(100_000)
+            copied = [datagram for datagram in relay.seen if not datagram[0] & 0x80]
+            heard = here.statistics().datagrams_received
+            for number in range(1, 401):
+                forged = b"\x40" + copied[0][1:9] + rng.randbytes(1100)
+                stranger.send(copied[number % len(copied)] if number % 4 == 0 else forged, here.address)
+                if number % 20 == 0:
+                    await eventually(partial(has_heard, here, heard + number))
+            await eventually(lambda: here.statistics().dropped.get("not_authenticated", 0) >= 400)
+            session.connection.send(stream, b"b")
+            await session.wait(lambda me: me.all_received == b"ab")
+            assert accepted.termination is None
+
+
 async def test_a_socket_that_only_dials_takes_no_strangers() -> None:
     async with opened("qh3") as here:
         with RawSocket.opened() as stranger:

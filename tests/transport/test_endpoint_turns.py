@@ -30,6 +30,7 @@ class FakeConnection:
     """An `EngineConnection` that does what the test says."""
 
     made = 0
+    unsent_size = rejected_size = rejected_datagrams = 0
 
     def __init__(self) -> None:
         FakeConnection.made += 1
