@@ -21,7 +21,7 @@ from quicbus_broker.routing import Batch, Delivery, DropsChanged, Ended, Held, O
 from quicbus_broker.routing.subscription import NOT_PERMITTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
     from quicbus.wire.batch import Body
     from quicbus_broker.edge.publisher import Publisher
@@ -127,6 +127,15 @@ class Exchange:
         outputs: list[Output] = []
         self.router.credit(subscription, messages, size, self.clock(), outputs)
         self.perform(outputs)
+
+    def output_has_room(self, subscriptions: Iterable[Subscription]) -> None:
+        """The network of a client has taken what was kept for it: what waits goes on."""
+        now = self.clock()
+        for subscription in subscriptions:
+            if subscription.backlog.messages:
+                outputs: list[Output] = []
+                self.router.output_has_room(subscription, now, outputs)
+                self.perform(outputs)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._leave(subscription, self.router.unsubscribe)

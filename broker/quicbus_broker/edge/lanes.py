@@ -25,6 +25,11 @@ class OutgoingLanes:
         self._parts: dict[int, list[bytes]] = {}
         self.records = 0
 
+    @property
+    def gathered_size(self) -> int:
+        """Bytes that wait for `flush`."""
+        return sum([sum(map(len, parts)) for parts in self._parts.values()])
+
     def write(self, topic: bytes, front: bytes, table: bytes, body: bytes) -> None:
         """Queue a record; it leaves with `flush`, which the end of this turn brings."""
         lane = crc32(topic) % limits.LANES

@@ -12,7 +12,7 @@ from quicbus.wire.batch import slice_body
 from quicbus.wire.frames import Subscribed, SubscriptionClosed, SubscriptionDropped
 from quicbus.wire.records import encode_delivery_front, encode_subscriptions
 from quicbus_broker.edge.lanes import OutgoingLanes
-from quicbus_broker.routing import Overflow, Subscription, SubscriptionOptions
+from quicbus_broker.routing import OutputRoom, Overflow, Subscription, SubscriptionOptions
 
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection
@@ -50,6 +50,9 @@ class Subscriber:
         self._permissions = permissions
         self._drops_to_report: list[Subscription] = []
         self._filters_size = 0
+        self._output = OutputRoom(edge_limits.max_unread_size)
+        self._is_output_full = False
+        self._served_last = 0
 
     @property
     def is_drained(self) -> bool:
@@ -68,7 +71,7 @@ class Subscriber:
         if refusal is not None:
             self._control.write(refusal)
             return
-        subscription = Subscription(self, frame.id, frame.filter, frame.group, options)
+        subscription = Subscription(self, frame.id, frame.filter, frame.group, options, self._output)
         self.subscriptions[frame.id] = subscription
         self._filters_size += filter_size(frame.filter, frame.group)
         self._exchange.subscribe(subscription)
@@ -112,6 +115,8 @@ class Subscriber:
 
     def before_transmit(self) -> None:
         """Write what this turn brought; raises `LimitExceeded` where the client allows too few streams."""
+        if self._output.wants_measure():
+            self._measure_output()
         if self._drops_to_report:
             subscriptions, self._drops_to_report = self._drops_to_report, []
             for subscription in subscriptions:
@@ -119,6 +124,19 @@ class Subscriber:
                     subscription.drops_reported()
                     self._control.write(SubscriptionDropped(id=subscription.id, dropped=subscription.dropped))
         self.lanes.flush()
+
+    def _measure_output(self) -> None:
+        """Find out what the client's network has not taken: in each turn, thus also when it takes something."""
+        output = self._output
+        if output.has_waiting and not self._is_output_full:
+            self._exchange.limit_hits["max_unread_size"] += 1
+        if output.measured(self._connection.unsent_size + self.lanes.gathered_size):
+            # Who was served last time comes last, or the first ones would take all the room again and again.
+            turn = sorted(self.subscriptions, key=lambda id: (id <= self._served_last, id))
+            waiting = [self.subscriptions[id] for id in turn if self.subscriptions[id].backlog.messages]
+            self._exchange.output_has_room(waiting)
+            self._served_last = next((each.id for each in waiting if each.backlog.messages), 0) - 1
+        self._is_output_full = output.has_waiting
 
     def permissions_changed(self) -> None:
         """End the subscriptions that are no longer permitted."""

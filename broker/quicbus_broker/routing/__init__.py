@@ -1,6 +1,7 @@
 """Who gets what: subscriptions, groups, overflow policies and their books. Pure state machines."""
 
 from quicbus_broker.routing.books import RoutingBooks
+from quicbus_broker.routing.output_room import OutputRoom
 from quicbus_broker.routing.outputs import (
     Batch,
     Delivery,
@@ -25,6 +26,7 @@ __all__ = [
     "Held",
     "Orphaned",
     "Output",
+    "OutputRoom",
     "Overflow",
     "Released",
     "Router",

@@ -168,6 +168,12 @@ class Router:
         self._report_drops(subscription, outputs)
         self._release_if_room(subscription, outputs)
 
+    def output_has_room(self, subscription: Subscription, now: float, outputs: list[Output]) -> None:
+        """The destination's network has taken what was kept for it: what waits for the subscription may go on."""
+        outputs.extend([_delivery(subscription, waiting, now) for waiting in subscription.take_ready(now)])
+        self._report_drops(subscription, outputs)
+        self._release_if_room(subscription, outputs)
+
     def unsubscribe(self, subscription: Subscription, now: float, outputs: list[Output]) -> None:
         """The subscriber wants no more. What waited goes to the other members of its group, if there are any."""
         self._leave(subscription, UNSUBSCRIBED, now, outputs)

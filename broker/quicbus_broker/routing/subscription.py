@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.exceptions import ProtocolViolation
 from quicbus_broker.routing.backlog import Backlog, Waiting, fitting
+from quicbus_broker.routing.output_room import OutputRoom
 
 if TYPE_CHECKING:
     from quicbus_broker.routing.outputs import Batch, Destination
@@ -82,12 +83,21 @@ class Subscription:
         "is_open",
         "is_report_due",
         "options",
+        "output",
         "progress_at",
     )
 
     def __init__(
-        self, destination: Destination, id: int, filter: str, group: str | None, options: SubscriptionOptions
+        self,
+        destination: Destination,
+        id: int,
+        filter: str,
+        group: str | None,
+        options: SubscriptionOptions,
+        output: OutputRoom | None = None,
     ) -> None:
+        """`output`: the destination's, for all of its subscriptions; without it there is room for everything."""
+        self.output = output or OutputRoom()
         self.destination = destination
         self.id = id
         self.filter = filter
@@ -136,7 +146,9 @@ class Subscription:
         sent = self.handed_over + stop - start
         if sent <= self._window_messages and not self.backlog.messages:
             sent_size = self.handed_over_size + size
-            if sent_size <= self._window_size:
+            output = self.output
+            if sent_size <= self._window_size and output.size < output.allowed:
+                output.size += size
                 self.handed_over = sent
                 self.handed_over_size = sent_size
                 return stop - start
@@ -164,6 +176,9 @@ class Subscription:
             return ready
         self.expire(now)
         while backlog.messages:
+            if self.output.is_full:
+                self.output.has_waiting = True
+                break
             taken = backlog.take(
                 self._window_messages - self.handed_over,
                 self._window_size - self.handed_over_size,
@@ -173,6 +188,7 @@ class Subscription:
                 break
             self.handed_over += taken.count
             self.handed_over_size += taken.size
+            self.output.size += taken.size
             ready.append(taken)
         return ready
 
@@ -244,6 +260,9 @@ class Subscription:
 
     def _send_first(self, batch: Batch, start: int, stop: int) -> int:
         """Send what fits the window, and one message of any size when nothing is on its way."""
+        if self.output.is_full:
+            self.output.has_waiting = True
+            return 0
         sizes = batch.body.sizes
         messages = self._window_messages - self.handed_over
         count, size = fitting(sizes, start, stop, messages, self._window_size - self.handed_over_size)
@@ -251,6 +270,7 @@ class Subscription:
             count, size = 1, sizes[start]
         self.handed_over += count
         self.handed_over_size += size
+        self.output.size += size
         return count
 
     def _drop_oldest(self) -> None:
