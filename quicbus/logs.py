@@ -21,6 +21,7 @@ __all__ = [
     "LoggingSettings",
     "NodeAdapter",
     "TextFormatter",
+    "harmless",
     "logger_for",
     "set_node",
     "set_up_logging",
@@ -38,6 +39,17 @@ class LoggingSettings:
     """Least severe level that is logged; without it `warning` for the broker and `critical` for all other commands."""
     log_format: Literal["text", "json"] = "text"
     """`json`: one object a line with time, level, logger, node, peer and message."""
+
+
+def harmless(text: str, *, keep: str = "") -> str:
+    """Return the text with escapes for what is not printable, but for the characters in `keep`.
+
+    What a peer says (a topic, the reason of a close) may hold line breaks, which would forge a line of a log, and
+    sequences that a terminal obeys.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 class NodeAdapter(logging.LoggerAdapter[logging.Logger]):
@@ -71,8 +83,10 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
         head = f"{when} {record.levelname} node={_field(record, 'node')} peer={_field(record, 'peer')} {record.name}"
-        text = f"{head}: {record.getMessage()}"
-        return text + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        text = f"{head}: {harmless(record.getMessage())}"
+        if record.exc_info:
+            text += "\n" + harmless(self.formatException(record.exc_info), keep="\n\t")
+        return text
 
 
 class JsonFormatter(logging.Formatter):

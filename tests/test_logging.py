@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from quicbus.logs import LoggingSettings, logger_for, set_node, set_up_logging
+from quicbus.logs import LoggingSettings, harmless, logger_for, set_node, set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,3 +83,26 @@ def test_level_and_format_may_be_given_in_the_settings() -> None:
     stream = logged(LoggingSettings(log_level="error"), default_level="debug")
     logging.getLogger("quicbus").warning("not this")
     assert stream.getvalue() == ""
+
+
+def test_what_a_peer_said_forges_no_line_and_moves_no_cursor() -> None:
+    stream = logged(LoggingSettings(log_level="info"))
+    logging.getLogger("quicbus.edge").info("closed: %s", "bye\n2026-01-01 WARNING all is well\x1b[2J\u2028\x9b1A")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(r"closed: bye\n2026-01-01 WARNING all is well\x1b[2J\u2028\x9b1A")
+
+
+def test_a_traceback_keeps_its_lines_and_moves_no_cursor() -> None:
+    stream = logged(LoggingSettings())
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        logging.getLogger("quicbus.edge").exception("failed")
+    text = stream.getvalue()
+    assert len(text.splitlines()) > 2
+    assert "\x1b" not in text
+
+
+def test_printable_text_of_any_script_stays_as_it_is() -> None:
+    assert harmless("Zürich 東京 🙂") == "Zürich 東京 🙂"
+    assert harmless("two\nlines", keep="\n") == "two\nlines"

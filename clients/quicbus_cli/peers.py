@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quicbus.exceptions import WaitTimeout
+from quicbus.logs import harmless
 from quicbus.process import Interrupted, run
 from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls
 
@@ -103,13 +104,13 @@ def peers_table(found: Sequence[Peer], title: str | None = None) -> Table:
     for peer in sorted_peers(found):
         table.add_row(
             "*" if peer.is_self else "",
-            Text(f"{peer.name} !" if names[peer.name] > 1 else peer.name),
+            Text(harmless(f"{peer.name} !" if names[peer.name] > 1 else peer.name)),
             short[peer.node],
-            Text(peer.url or "-", overflow="fold"),
+            Text(harmless(peer.url or "-"), overflow="fold"),
             Text(peer.state, style=_STATE_STYLES.get(peer.state, "")),
             "" if peer.rtt_ms is None else f"{peer.rtt_ms:.2f}",
             "yes" if peer.linked else "",
-            peer.mode,
+            Text(harmless(peer.mode)),
         )
     return table
 
@@ -184,6 +185,6 @@ async def _watch(bus: Client, console: Console, interval: float, timeout: float,
                 click.echo(json_list(found))
             else:
                 for line in lines:
-                    click.echo(f"{time.strftime('%H:%M:%S')} {line}")
+                    click.echo(f"{time.strftime('%H:%M:%S')} {harmless(line)}")
             before = found
             await asyncio.sleep(interval)

@@ -66,6 +66,11 @@ def test_a_name_is_no_markup() -> None:
     assert row(shown(dataclasses.replace(TOKYO, name="[red]x[/]")), "4433")[1] == "[red]x[/]"
 
 
+def test_what_a_member_says_of_itself_moves_no_cursor() -> None:
+    line = row(shown(dataclasses.replace(TOKYO, url="quic://\x1b[2J:4433")), "4433")
+    assert line[3] == r"quic://\x1b[2J:4433"
+
+
 def test_short_ids_are_as_long_as_it_takes() -> None:
     assert short_ids([TOKYO, OSAKA]) == {"0a" * 16: "0a0a0a0a", "0b" * 16: "0b0b0b0b"}
     assert {len(short) for short in short_ids([OSAKA, TWIN]).values()} == {14}

@@ -11,6 +11,7 @@ import click
 
 from quicbus.commands import settings_of
 from quicbus.exceptions import InvalidSetting
+from quicbus.logs import harmless
 from quicbus.process import run
 from quicbus_cli.connecting import connection_options, load_client_settings, split_urls
 from quicbus_cli.doctor.finding import State, worst
@@ -62,12 +63,12 @@ def shown(sections: Sequence[Section]) -> Iterator[str]:
     """Yield the lines for people: one a finding, its remedy beneath."""
     width = max((len(finding.check) for finding in _all(sections)), default=0)
     for section in sections:
-        yield click.style(section.title, bold=True)
+        yield click.style(harmless(section.title), bold=True)
         for finding in section.findings:
             state = click.style(f"{finding.state.value:<8}", fg=_STYLES[finding.state])
-            yield f"  {state} {finding.check:<{width}}  {finding.seen}"
+            yield f"  {state} {finding.check:<{width}}  {harmless(finding.seen)}"
             if finding.remedy:
-                yield f"  {'':8} {'':{width}}  -> {finding.remedy}"
+                yield f"  {'':8} {'':{width}}  -> {harmless(finding.remedy)}"
     counts = Counter(finding.state for finding in _all(sections))
     words = {State.FAILURE: "failed", State.WARNING: "warnings", State.SKIPPED: "skipped", State.OK: "ok"}
     yield ", ".join(f"{counts[state]} {word}" for state, word in words.items())

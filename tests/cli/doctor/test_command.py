@@ -39,6 +39,11 @@ def test_the_report_has_a_line_a_finding_and_its_remedy_beneath() -> None:
     ]
 
 
+def test_what_a_peer_said_moves_no_cursor() -> None:
+    lines = list(shown([Section("there", [failure("TLS", "closed: \x1b[2J\nok", "look")])]))
+    assert unstyle(lines[1]) == r"  failure  TLS  closed: \x1b[2J\nok"
+
+
 def test_the_worst_finding_is_the_state_of_all() -> None:
     assert report(SECTIONS)["state"] == "failure"
     assert report(SECTIONS[:1])["state"] == "warning"
