@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quicbus.wire.close_codes import CREDENTIAL_CODES, CloseCode
 from quicbus.wire.frames import PROTOCOL_VERSION
 from quicbus_cli.doctor.conversation import Stage
-from quicbus_cli.doctor.finding import Finding, failure, ok, skipped, split_remedy, warning
+from quicbus_cli.doctor.finding import Finding, State, failure, ok, skipped, split_remedy, warning
 from quicbus_cli.doctor.folder import describe_duration
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def judge_conversation(told: Conversation, credential: Credential) -> list[Findi
     findings: list[Finding] = []
     for check in checks:
         findings.append(check())
-        if findings[-1].state == "failure":
+        if findings[-1].state is State.FAILURE:
             return [*findings, skipped("clocks", _UNKNOWN_CLOCK)]
     return [*findings, check_clock(told, credential), check_round_trip(told), check_members(told)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from quicbus.exceptions import CredentialError
 from quicbus.identity import Credential, Role, pem
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quicbus.identity.trust import TrustStore
 
 __all__ = [
+    "NodeFiles",
     "check_mesh",
     "check_period",
     "check_role",
@@ -37,10 +38,27 @@ _ANY_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
 """Read with it, a certificate is neither too early nor, as expired ones are allowed, too late."""
 
 
-def look_at_node(folder: Path, now: dt.datetime) -> tuple[TrustStore | None, list[Finding]]:
-    """Return what the node in a data folder trusts, and what is to be said about its certificate."""
+class NodeFiles(NamedTuple):
+    """Where the identity of a node is; PEM."""
+
+    certificate: Path
+    private_key: Path
+    authority: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        return cls(folder / NODE_FILE, folder / NODE_KEY_FILE, folder / AUTHORITY_FILE)
+
+
+def look_at_node(
+    folder: Path, now: dt.datetime, files: NodeFiles | None = None
+) -> tuple[TrustStore | None, list[Finding]]:
+    """Return what the node on this machine trusts, and what is to be said about its certificate.
+
+    `files`: those that the settings name in place of the data folder's.
+    """
     try:
-        node = read_node(folder)
+        node = read_node(files or NodeFiles.of(folder))
     except CredentialError as error:
         return None, [failure("node certificate", *split_remedy(str(error)))]
     findings = [check_role("node", node, Role.NODE), check_period("node certificate", node, now)]
@@ -88,21 +106,23 @@ def read_credential(path: Path) -> Credential:
     return Credential.from_pem(data, source=str(path), now=_ANY_TIME, allow_expired=True)
 
 
-def read_node(folder: Path) -> Credential:
-    """Read a node's certificate, key and authority from a folder, whatever its period; raises `CredentialError`."""
-    parts = {}
-    for name in (NODE_FILE, NODE_KEY_FILE, AUTHORITY_FILE):
-        try:
-            parts[name] = pem.split((folder / name).read_bytes(), str(folder / name))
-        except OSError as error:
-            raise CredentialError(
-                f"{folder / name} can't be read: {error.strerror or error}; run as the user of the broker"
-            ) from None
-    if not parts[NODE_KEY_FILE].keys:
-        raise CredentialError(f"{folder / NODE_KEY_FILE}: no private key in it; put it back")
-    key = key_from_pem(parts[NODE_KEY_FILE].keys[0], str(folder / NODE_KEY_FILE))
-    anchors = parts[AUTHORITY_FILE].certificates
-    return Credential.from_parts(key, parts[NODE_FILE].certificates, anchors, str(folder / NODE_FILE))
+def read_node(files: NodeFiles) -> Credential:
+    """Read a node's certificate, key and authority, whatever its period; raises `CredentialError`."""
+    chain, keys, anchors = (_parts(path) for path in files)
+    if not keys.keys:
+        raise CredentialError(f"{files.private_key}: no private key in it; put it back")
+    key = key_from_pem(keys.keys[0], str(files.private_key))
+    own = [one for one in chain.certificates if one not in anchors.certificates]
+    return Credential.from_parts(key, own, anchors.certificates, str(files.certificate))
+
+
+def _parts(path: Path) -> pem.Parts:
+    try:
+        return pem.split(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CredentialError(
+            f"{path} can't be read: {error.strerror or error}; run as the user of the broker, or put it back"
+        ) from None
 
 
 def check_role(check: str, credential: Credential, wanted: Role) -> Finding:

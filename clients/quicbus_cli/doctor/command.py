@@ -80,6 +80,7 @@ def _all(sections: Sequence[Section]) -> list[Finding]:
 
 def _node_settings(options: dict[str, Any]) -> NodeSettings:
     """Return what a broker started here would read; the class is found by its entry point, as the command is."""
+    from quicbus_cli.doctor.certificates import NodeFiles
     from quicbus_cli.doctor.examination import NodeSettings
 
     (point,) = entry_points(group="quicbus.settings", name="broker")
@@ -87,4 +88,7 @@ def _node_settings(options: dict[str, Any]) -> NodeSettings:
         settings = settings_of(point.load(), {"data_dir": options.get("data_dir")})
     except InvalidSetting as error:
         return NodeSettings(why_unknown=f"a broker would not start: {error}; correct it")
-    return NodeSettings(seed=settings.seed, max_datagram_size=settings.max_datagram_size)
+    files = None
+    if settings.certificate is not None:
+        files = NodeFiles(settings.certificate, settings.private_key, settings.authority)
+    return NodeSettings(seed=settings.seed, max_datagram_size=settings.max_datagram_size, files=files)

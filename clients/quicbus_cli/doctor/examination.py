@@ -12,10 +12,10 @@ from quicbus.exceptions import InvalidSetting
 from quicbus.settings import default_data_dir
 from quicbus.transport.network import is_this_host
 from quicbus_cli.doctor.broker import judge_conversation
-from quicbus_cli.doctor.certificates import look_at_credential, look_at_node
+from quicbus_cli.doctor.certificates import NodeFiles, look_at_credential, look_at_node
 from quicbus_cli.doctor.conversation import converse
 from quicbus_cli.doctor.datagrams import Outcome, probe
-from quicbus_cli.doctor.finding import Finding, failure, skipped, split_remedy
+from quicbus_cli.doctor.finding import Finding, State, failure, skipped, split_remedy
 from quicbus_cli.doctor.folder import look_at_folder
 from quicbus_cli.doctor.machine import check_machine
 from quicbus_cli.doctor.names import check_name, resolve
@@ -49,6 +49,8 @@ class NodeSettings:
 
     seed: tuple[str, ...] = ()
     max_datagram_size: int | None = None
+    files: NodeFiles | None = None
+    """Where its settings name them in place of the data folder's."""
     why_unknown: str = ""
 
 
@@ -84,9 +86,10 @@ def _look_here(given: Examination) -> tuple[TrustStore | None, list[Finding]]:
     findings = look_at_folder(given.folder, given.now)
     if given.node.why_unknown:
         findings.append(failure("settings", *split_remedy(given.node.why_unknown)))
-    if not any(finding.check == "node files" and finding.state == "ok" for finding in findings):
+    is_whole = any(finding.check == "node files" and finding.state is State.OK for finding in findings)
+    if not (is_whole or given.node.files):
         return None, findings
-    trust, more = look_at_node(given.folder, given.now)
+    trust, more = look_at_node(given.folder, given.now, given.node.files)
     return trust, [*findings, *more]
 
 
@@ -123,7 +126,7 @@ async def look_at_broker(given: Examination, text: str, credential: Credential |
     address, answer = good
     findings.append(check_version(answer))
     findings.append(await _look_at_path(given, address))
-    if findings[-2].state == "failure":
+    if findings[-2].state is State.FAILURE:
         return findings
     if credential is None:
         return [*findings, skipped("TLS", "without a usable credential there is no mesh to look for; see above")]

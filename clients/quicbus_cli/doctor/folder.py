@@ -22,7 +22,7 @@ from quicbus.identity.folder_files import (
 )
 from quicbus.identity.folder_lock import lock_holder
 from quicbus.identity.peer import ISSUE_NODE
-from quicbus_cli.doctor.finding import Finding, failure, ok, skipped, warning
+from quicbus_cli.doctor.finding import Finding, State, failure, ok, skipped, warning
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -49,7 +49,7 @@ BOOT_AHEAD_S = 60
 def look_at_folder(path: Path, now: dt.datetime) -> list[Finding]:
     """Look at the folder; one that is missing is no mistake of an application's machine."""
     first = check_folder(path)
-    if first.state != "ok":
+    if first.state is not State.OK:
         return [first]
     return [first, check_modes(path), check_files(path), check_broker(path), check_boot(path, now)]
 

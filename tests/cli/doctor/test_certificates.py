@@ -10,6 +10,7 @@ import pytest
 from quicbus.identity import Authority, Credential, DataFolder, Role, load_authority
 from quicbus.identity.trust import Revocation, TrustList, TrustStore, seal_trust
 from quicbus_cli.doctor.certificates import (
+    NodeFiles,
     check_period,
     check_role,
     check_trust,
@@ -127,7 +128,7 @@ def test_an_authority_that_ends_is_told_in_time() -> None:
 
 def test_the_node_of_a_data_folder_is_read_without_opening_it(data_dir: Path) -> None:
     with DataFolder.open(data_dir, may_create_authority=True, node_name="tokyo", now=NOW) as opened:
-        assert read_node(data_dir).node_id == opened.node_id  # also while a broker uses it
+        assert read_node(NodeFiles.of(data_dir)).node_id == opened.node_id  # also while a broker uses it
         trust, findings = look_at_node(data_dir, NOW)
     assert trust is not None
     assert trust.mesh == opened.mesh
@@ -157,3 +158,15 @@ def test_a_node_of_another_mesh_than_its_authority_is_told(data_dir: Path) -> No
     (data_dir / "authority.pem").write_bytes(AUTHORITY.certificate_pem)
     _, (finding,) = look_at_node(data_dir, NOW)
     assert "not signed by the authority beside it" in finding.seen
+
+
+def test_files_that_the_settings_name_are_looked_at_in_place_of_the_folders(tmp_path: Path) -> None:
+    node = AUTHORITY.issue_node("tokyo", now=NOW)
+    files = NodeFiles(tmp_path / "c.pem", tmp_path / "k.pem", tmp_path / "a.pem")
+    for path, content in zip(files, (node.chain_pem, node.private_key_pem, AUTHORITY.certificate_pem), strict=True):
+        path.write_bytes(content)
+    trust, findings = look_at_node(tmp_path / "none", NOW, files)
+    assert trust is not None
+    assert set(states(findings).values()) == {State.OK}, findings
+    files.private_key.write_bytes(b"")
+    assert look_at_node(tmp_path / "none", NOW, files)[0] is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quicbus.client.urls import BrokerUrl
 from quicbus.identity import Authority
@@ -89,6 +91,13 @@ async def test_another_version_of_quic_is_named() -> None:
 )
 def test_what_is_no_answer_to_the_probe_names_no_version(datagram: bytes) -> None:
     assert read_versions(datagram, ID) is None
+
+
+@given(st.binary(max_size=64), st.booleans())
+def test_any_bytes_are_versions_or_no_answer(tail: bytes, is_near: bool) -> None:
+    datagram = (b"\x80\0\0\0\0\x08" + ID if is_near else b"") + tail
+    versions = read_versions(datagram, ID)
+    assert versions is None or all(0 <= version < 1 << 32 for version in versions)
 
 
 def test_the_probe_is_a_long_header_of_a_version_that_is_kept_for_it() -> None:
