@@ -96,7 +96,8 @@ def broker(as_json: bool, **options: Any) -> None:
     """Run a broker until Ctrl-C or SIGTERM; a second one ends it at once.
 
     The first start makes an authority, a node certificate and the local user's credential in the data folder. With
-    --seed it joins a mesh instead, with the node certificate that its data folder holds.
+    --join TOKEN it becomes a node of the token's mesh instead, and with --seed it joins one with the node certificate
+    that its data folder holds.
 
     Every option may also stand in quicbus.toml (`max_message_size = 4194304`) or the environment
     (`QUICBUS_MAX_MESSAGE_SIZE`).
@@ -140,6 +141,7 @@ def _print_ready(node: Broker, *, as_json: bool) -> None:
             mode=node.settings.mode,
             advertised=node.advertised,
             seeds=node.settings.seed,
+            entered=node.entered,
         )
         return
     rows = {
@@ -155,6 +157,8 @@ def _print_ready(node: Broker, *, as_json: bool) -> None:
         "try it": f"quicbus sub 'sensors/#'{_where(node)}",
         "": f"quicbus pub sensors/kitchen 21.5{_where(node)}",
     }
+    if node.entered:
+        click.echo(node.entered)
     click.echo(click.style("quicbus broker is ready", bold=True) + "; Ctrl-C stops it")
     for key, value in rows.items():
         click.echo(f"  {key:<13}{value}")

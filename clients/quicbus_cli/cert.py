@@ -12,6 +12,7 @@ import click
 from quicbus.commands import common_options
 from quicbus.exceptions import CredentialError
 from quicbus_cli.cert_by_hand import authority, install, request, sign
+from quicbus_cli.cert_enroll import enroll
 from quicbus_cli.cert_folder import authority_of, credential_facts, data_dir_option, folder_of
 from quicbus_cli.cert_log import list_issued, revoke, rotate
 
@@ -104,7 +105,7 @@ def show(path: str | None, data_dir: str | None, as_json: bool) -> None:
         click.echo(_text(facts))
 
 
-for command in (authority, install, list_issued, request, revoke, rotate, sign):
+for command in (authority, enroll, install, list_issued, request, revoke, rotate, sign):
     cert.add_command(command)
 
 

@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quicbus import limits
@@ -24,7 +25,7 @@ from quicbus.exceptions import (
     CredentialRefused,
     ProtocolViolation,
 )
-from quicbus.identity import Credential, server_name_of
+from quicbus.identity import Credential, JoinToken, server_name_of
 from quicbus.identity.issuing import Issued, IssueRequest
 from quicbus.identity.requests import make_request
 from quicbus.identity.trust import TrustStore
@@ -37,15 +38,15 @@ from quicbus.wire.join_frames import JOIN_ALPN, JOIN_FRAME_TYPES, JOIN_VERSION, 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     from quicbus.client.urls import BrokerUrl
-    from quicbus.identity.tokens import JoinToken
     from quicbus.transport.connection import Address, Connection
     from quicbus.transport.engine import Engine, Terminated
     from quicbus.transport.network import Network
 
-__all__ = ["Answer", "CertificateOffice", "renewal_request", "renewed_credential"]
+__all__ = ["Answer", "CertificateOffice", "joined_credential", "read_token", "renewal_request", "renewed_credential"]
 
 _log = logging.getLogger("quicbus.client")
 
@@ -54,6 +55,7 @@ HANDSHAKE_TIMEOUT_S = 5.0
 """For one address: QUIC itself repeats a lost first datagram several times in it."""
 ANSWER_TIMEOUT_S = limits.JOIN_ANSWER_TIMEOUT_S + 5.0
 """The node that was dialed waits for the authority for a little less."""
+_MAX_FILE_SIZE = 64 * 1024
 _TLS_REFUSALS = frozenset(0x100 + alert for alert in (40, 42, 43, 45, 46, 48, 51, 120))
 """Handshake failure (qh3: no common ALPN), bad certificate, unsupported, expired, unknown, unknown authority, bad
 signature, no common ALPN."""
@@ -166,9 +168,39 @@ class CertificateOffice:
                 connection.close(CloseCode.GOODBYE, "")
 
 
+def read_token(given: str, now: dt.datetime | None = None) -> JoinToken:
+    """Return the token that a text or a file holds; raises `CredentialError` for one that is none or has expired.
+
+    `now` decides about expiry and is the clock's unless given. Reads a file.
+    """
+    if not given.strip().startswith("qbt"):
+        path = Path(given).expanduser()
+        try:
+            with path.open(encoding="ascii", errors="replace") as file:
+                given = file.read(_MAX_FILE_SIZE)
+        except OSError as error:
+            raise CredentialError(
+                f"neither a join token (one begins with qbt1-) nor a file that can be read: {given[:80]!r} "
+                f"({error.strerror or error}); make a token with `quicbus token create`"
+            ) from None
+    return JoinToken.parse(given, now)
+
+
 def renewal_request(credential: Credential) -> IssueRequest:
     """Return what asks for a new certificate for the same key."""
     return IssueRequest(csr=make_request(credential.private_key), chain=tuple(credential.chain_der))
+
+
+def joined_credential(token: JoinToken, key: ec.EllipticCurvePrivateKey, issued: Issued) -> Credential:
+    """Return the credential that a token was redeemed for; raises `CredentialError` where that does not fit it."""
+    now = dt.datetime.now(dt.UTC)
+    source = "what was issued"
+    trust = _trust(token.mesh, token.authorities_pem, issued, now)
+    credential = Credential.from_issued(key, issued.chain, trust.authorities, source)
+    credential.check(source, role=token.role, now=now)
+    if credential.mesh != token.mesh:
+        raise CredentialError(f"{source} is of mesh {credential.mesh}, not {token.mesh}; try another node of the mesh")
+    return credential
 
 
 def renewed_credential(credential: Credential, issued: Issued, now: dt.datetime) -> Credential:
@@ -177,14 +209,19 @@ def renewed_credential(credential: Credential, issued: Issued, now: dt.datetime)
     New authorities are taken from the trust list only, which one that was trusted before must have signed.
     """
     source = "the renewed certificate"
-    trust = TrustStore(credential.mesh, credential.authority_pem)
-    if issued.trust:
-        trust.take(issued.trust, now)
+    trust = _trust(credential.mesh, credential.authority_pem, issued, now)
     new = Credential.from_issued(credential.private_key, issued.chain, trust.authorities, source)
     new.check(source, role=credential.role, now=now)
     if (new.mesh, new.name) != (credential.mesh, credential.name):
         raise CredentialError(f"{source} is for {new.name} of mesh {new.mesh}; try another node of the mesh")
     return new
+
+
+def _trust(mesh: str, authority_pem: bytes, issued: Issued, now: dt.datetime) -> TrustStore:
+    trust = TrustStore(mesh, authority_pem)
+    if issued.trust:
+        trust.take(issued.trust, now)
+    return trust
 
 
 class _Asking:

@@ -9,25 +9,26 @@ import asyncio
 import contextlib
 import datetime as dt
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quicbus.client.enrolment import CertificateOffice
+from quicbus.client.enrolment import CertificateOffice, read_token
 from quicbus.exceptions import CredentialError, DataFolderError
-from quicbus.identity import JoinToken, PreparedFolder, Role
+from quicbus.identity import PreparedFolder, Role
 from quicbus.identity.folder_content import read_node
 from quicbus.identity.folder_files import NODE_FILE, one_error
 from quicbus.logs import logger_for
 
 if TYPE_CHECKING:
-    from quicbus.identity import Credential
+    from pathlib import Path
+
+    from quicbus.identity import Credential, JoinToken
     from quicbus.transport.engine import Engine
     from quicbus_broker.settings import BrokerSettings
 
-__all__ = ["enter_mesh", "read_token"]
+__all__ = ["enter_mesh"]
 
 _EVER = dt.datetime.fromtimestamp(0, dt.UTC)
-_MAX_FILE_SIZE = 64 * 1024
+"""Until when a token is taken for good: one that is not needed any more may have expired."""
 _log = logger_for("quicbus_broker.enrolment")
 
 
@@ -38,30 +39,12 @@ async def enter_mesh(settings: BrokerSettings, engine: Engine) -> tuple[BrokerSe
     `ConnectFailed`, and `DataFolderError` for a folder that is of another mesh or has no certificate yet.
     """
     if settings.join:
-        token = read_token(settings.join)
+        token = read_token(settings.join, _EVER)
         done = await _join(settings.folder, settings.join, token, engine)
         return replace(settings, seed=(*settings.seed, *token.seeds), join=""), done
     if not settings.makes_authority and not (settings.folder / NODE_FILE).exists() and settings.certificate is None:
         await asyncio.to_thread(_write_request, settings.folder)
     return settings, ""
-
-
-def read_token(given: str, now: dt.datetime = _EVER) -> JoinToken:
-    """Return the token that a text or a file holds; raises `CredentialError`.
-
-    `now` decides about expiry; unless given an expired one is returned, too.
-    """
-    if not given.strip().startswith("qbt"):
-        path = Path(given).expanduser()
-        try:
-            with path.open(encoding="ascii", errors="replace") as file:
-                given = file.read(_MAX_FILE_SIZE)
-        except OSError as error:
-            raise CredentialError(
-                f"join: neither a token (one begins with qbt1-) nor a file that can be read: {given[:80]!r} "
-                f"({error.strerror or error}); make a token with `quicbus token create`"
-            ) from None
-    return JoinToken.parse(given, now)
 
 
 async def _join(folder: Path, given: str, token: JoinToken, engine: Engine) -> str:
@@ -76,7 +59,7 @@ async def _join(folder: Path, given: str, token: JoinToken, engine: Engine) -> s
         done = f"the data folder is that of node {node.name} of this mesh already: no token is needed"
         _log.info("= %s", done)
         return done
-    read_token(given, dt.datetime.now(dt.UTC))
+    read_token(given)
     prepared = await asyncio.to_thread(PreparedFolder.open, folder)
     try:
         answer = await CertificateOffice(engine).join(token, prepared.request, prepared.local_request)
@@ -110,5 +93,6 @@ def _write_request(folder: Path) -> None:
     raise DataFolderError(
         str(folder),
         f"no node certificate in it, and this node makes no authority (--authority none): {path} is its signing "
-        "request; have it signed with `quicbus cert sign` where the authority's key is, then start again",
+        "request; have it signed with `quicbus cert sign` where the authority's key is, bring the answer here with "
+        "`quicbus cert install`, then start again",
     )
