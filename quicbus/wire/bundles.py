@@ -26,6 +26,7 @@ __all__ = [
     "KIND_DIRECT",
     "KIND_RELAY",
     "KIND_RETURNED",
+    "MAX_AFTER",
     "Bundle",
     "BundleBatch",
     "bundle_parts",
@@ -46,6 +47,8 @@ KIND_RETURNED = 0x06
 """Shares of groups that have no member here any more, back to their origin; not signed."""
 
 EVERYONE = bytes(16)
+MAX_AFTER = 64
+"""Numbers of other ways that a batch names. Each takes five times its bytes of memory once it is decoded."""
 
 _RECORD = struct.Struct("<IBBI")
 _HEAD = struct.Struct("<16sQQ16sQH")
@@ -208,6 +211,8 @@ def _decode_batch(payload: bytes, offset: int) -> tuple[BundleBatch, int]:
     if not sequence or bool(group_size) != bool(filter_size):
         raise ProtocolViolation("a batch without a number, or with half a group")
     after: tuple[tuple[bytes, int, int], ...] = ()
+    if after_count > MAX_AFTER:
+        raise ProtocolViolation(f"a batch that names {after_count} numbers before it, at most {MAX_AFTER} may be")
     if after_count:
         after = tuple(_AFTER.iter_unpack(payload[after_start:body_start]))
     return (

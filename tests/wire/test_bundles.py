@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from quicbus.exceptions import ProtocolViolation
-from quicbus.wire.batch import MIN_BODY_SIZE, peek_body
+from quicbus.wire.batch import MIN_BODY_SIZE, encode_body, peek_body
 from quicbus.wire.bundles import (
     EVERYONE,
     KIND_BROADCAST,
     KIND_DIRECT,
     KIND_RELAY,
     KIND_RETURNED,
+    MAX_AFTER,
     Bundle,
     BundleBatch,
     decode_bundle,
@@ -187,3 +188,15 @@ def test_mutated_bundles_are_bundles_or_a_violation(seed: int) -> None:
             read = decode_bundle(KIND_BROADCAST, bytes(changed[:cut]))
             # Whatever is read is read the same again.
             assert decode_bundle(KIND_BROADCAST, payload(read)) == read
+
+
+def test_a_batch_that_names_too_many_numbers_before_it_is_a_violation() -> None:
+    after = ((bytes(16), 1, 1),)
+    for count in (MAX_AFTER, MAX_AFTER + 1):
+        batch = BundleBatch(1, 0, 1, 0, "alice", encode_body(b"a", [b"x"], number=1), after=after * count)
+        payload = bytes(5) + encode_bundle(Bundle(KIND_BROADCAST, bytes(16), 1, 1, EVERYONE, 0, (batch,))) + b"\0\0"
+        if count <= MAX_AFTER:
+            assert decode_bundle(KIND_BROADCAST, payload).batches == (batch,)
+        else:
+            with pytest.raises(ProtocolViolation, match="names 65 numbers"):
+                decode_bundle(KIND_BROADCAST, payload)

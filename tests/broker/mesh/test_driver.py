@@ -588,12 +588,12 @@ async def test_a_turn_is_ended_once_whatever_it_brought(network: Network) -> Non
 async def test_where_others_reached_this_node_is_not_for_the_machine(network: Network) -> None:
     async with started(network, "oslo", "tokyo", oslo="tokyo:1") as (oslo, tokyo):
         reached: list[str] = []
-        tokyo.driver.on_reached = reached.append
-        perform(oslo, SendFrame(tokyo.mesh.me, Reached(address="192.0.2.7:1")))
+        oslo.driver.on_reached = reached.append
+        perform(tokyo, SendFrame(oslo.mesh.me, Reached(address="192.0.2.7:1")))
         await settled()
 
         assert reached == ["192.0.2.7:1"]
-        assert tokyo.mesh.of(FrameArrived) == []
+        assert oslo.mesh.of(FrameArrived) == []
 
 
 # --- time, mistakes, the end ------------------------------------------------------------------------------------------

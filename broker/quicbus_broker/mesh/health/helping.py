@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Helping"]
 
 _MAX_REQUESTS = 256
-"""Requests under way, of all neighbours: each neighbour has one probe at a time, so more are not honest."""
+"""Requests under way, of all neighbours."""
+_MAX_OF_ONE = 4
+"""Of one neighbour. It has one probe at a time, so more are not honest; nor can it have others pinged without end."""
 
 _ANSWER_SHARE = 0.8
 """Of the probe time-out, so that the answer "no" is back before the asker's time is up (as in memberlist)."""
@@ -46,7 +48,8 @@ class Helping:
         self._requests: dict[int, _Request] = {}
 
     def on_ping_request(self, asker: NodeId, frame: PingRequest, now: float, outputs: list[Output]) -> None:
-        if len(self._requests) >= _MAX_REQUESTS or not self._is_connected(frame.target):
+        mine = sum([request.asker == asker for request in self._requests.values()])
+        if len(self._requests) >= _MAX_REQUESTS or mine >= _MAX_OF_ONE or not self._is_connected(frame.target):
             outputs.append(SendFrame(asker, PingResult(id=frame.id, answered=False)))
             return
         id = self._next_id()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from quicbus_broker.mesh.messages.reordering import AFTER_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,7 +18,7 @@ __all__ = ["BundleId", "BundleStore", "Stored"]
 BundleId = tuple[bytes, int, int]
 """Origin, boot and number."""
 ENTRY_OVERHEAD = 512
-"""Bytes that an entry costs beside its content."""
+"""Bytes that each batch costs beside its content."""
 EXPIRY_SLACK_S = 1.0
 """Expired bundles are thrown away together, so often at most."""
 
@@ -67,7 +69,8 @@ class BundleStore:
 
     def put(self, id: BundleId, bundle: Bundle, source: NodeId, now: float) -> None:
         """Keep a bundle that is not kept yet. One larger than the whole store is not kept."""
-        size = ENTRY_OVERHEAD + (len(bundle.signed) or sum([len(batch.body) for batch in bundle.batches]))
+        size = ENTRY_OVERHEAD * len(bundle.batches) + AFTER_SIZE * sum([len(batch.after) for batch in bundle.batches])
+        size += len(bundle.signed) or sum([len(batch.body) for batch in bundle.batches])
         if size > self._max_size:
             return
         self._stored[id] = Stored(bundle, source, size, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quicbus.wire.node_frames import IHave
+from quicbus_broker.mesh.messages.reordering import AFTER_SIZE, HELD_OVERHEAD
 
 if TYPE_CHECKING:
     from quicbus.wire.bundles import Bundle
@@ -43,4 +44,4 @@ class Early:
 def _size_of(item: Bundle | IHave) -> int:
     if isinstance(item, IHave):
         return ID_SIZE * len(item.bundles)
-    return sum(len(batch.body) for batch in item.batches)
+    return sum(HELD_OVERHEAD + len(batch.body) + AFTER_SIZE * len(batch.after) for batch in item.batches)

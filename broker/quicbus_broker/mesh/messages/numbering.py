@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quicbus.wire.bundles import EVERYONE
+from quicbus.wire.bundles import EVERYONE, MAX_AFTER
 
 if TYPE_CHECKING:
     from quicbus_broker.mesh.outputs import NodeId
@@ -24,7 +24,7 @@ Way = bytes | tuple[bytes, ...]
 MAX_TOPICS = 16_384
 """Topics whose way is remembered. For the others the last numbers of their lane are named: that can make a receiver
 wait for messages of other topics, never take them out of order."""
-MAX_NAMED = 64
+MAX_NAMED = MAX_AFTER
 """Nodes served directly that a broadcast names; of more the latest."""
 SETTLED_S = 300.0
 """What was sent directly so long ago has arrived or is lost: a link that stalls is closed after 10 s."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quicbus.wire.bundles import BundleBatch
 
-__all__ = ["HELD_OVERHEAD", "MAX_SKIPS", "Held", "Lane", "Ranges"]
+__all__ = ["AFTER_SIZE", "HELD_OVERHEAD", "MAX_SKIPS", "Held", "Lane", "Ranges"]
 
 HELD_OVERHEAD = 512
 """Bytes that a batch that waits costs beside its body."""
+AFTER_SIZE = 176
+"""Bytes of memory of each number that a batch names."""
 MAX_SKIPS = 64
 """Ranges that are remembered of a lane; what is beyond is found out by the time-out."""
 
@@ -29,7 +31,8 @@ class Held:
 
     @property
     def size(self) -> int:
-        return HELD_OVERHEAD + len(self.batch.body)
+        batch = self.batch
+        return HELD_OVERHEAD + len(batch.body) + AFTER_SIZE * len(batch.after) + len(batch.group) + len(batch.filter)
 
 
 class Ranges:

@@ -18,6 +18,8 @@ __all__ = ["Waiting"]
 
 MAX_WAITING_SIZE = 8 * 1024 * 1024
 """Bytes of bodies that wait for one node: two publish windows."""
+MAX_WAITING_TOTAL = 64 * 1024 * 1024
+"""Of all nodes: a neighbour may send relays for dozens that cannot be reached."""
 MAX_SKIPS = 64
 """Ranges of numbers that a node is told not to wait for; beyond it the node finds out by its own time-out."""
 
@@ -35,6 +37,7 @@ class Waiting:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._queues: dict[NodeId, _Queue] = {}
+        self._size = 0
         self._skips: dict[NodeId, list[Skipped]] = {}
 
     def __contains__(self, node: NodeId) -> bool:
@@ -49,14 +52,26 @@ class Waiting:
         if queue is None:
             queue = self._queues[node] = _Queue(now + self._timeout_s)
         queue.bundles.append((now, bundle))
-        queue.size += _size_of(bundle)
+        size = _size_of(bundle)
+        queue.size += size
+        self._size += size
         dropped: list[Bundle] = []
         while queue.size > MAX_WAITING_SIZE and len(queue.bundles) > 1:
-            _, oldest = queue.bundles.popleft()
-            queue.size -= _size_of(oldest)
-            self.skip(node, oldest)
-            dropped.append(oldest)
+            dropped.append(self._drop_oldest(node, queue))
+        while self._size > MAX_WAITING_TOTAL:
+            largest, queue = max(self._queues.items(), key=lambda item: item[1].size)
+            if len(queue.bundles) < 2:
+                break
+            dropped.append(self._drop_oldest(largest, queue))
         return dropped
+
+    def _drop_oldest(self, node: NodeId, queue: _Queue) -> Bundle:
+        _, oldest = queue.bundles.popleft()
+        size = _size_of(oldest)
+        queue.size -= size
+        self._size -= size
+        self.skip(node, oldest)
+        return oldest
 
     def take(self, node: NodeId) -> tuple[list[Skipped], list[tuple[float, Bundle]]]:
         """A connection is open: return what the node must not wait for, and the bundles with the time they came."""
@@ -64,12 +79,12 @@ class Waiting:
 
     def take_bundles(self, node: NodeId) -> list[tuple[float, Bundle]]:
         """There is a way through another node: return the bundles. What must not be waited for is told later."""
-        queue = self._queues.pop(node, None)
+        queue = self._pop(node)
         return list(queue.bundles) if queue else []
 
     def give_up(self, node: NodeId) -> list[Bundle]:
         """No connection came about; returns what is dropped."""
-        queue = self._queues.pop(node, None)
+        queue = self._pop(node)
         dropped = [bundle for _, bundle in queue.bundles] if queue else []
         for bundle in dropped:
             self.skip(node, bundle)
@@ -77,8 +92,14 @@ class Waiting:
 
     def forget(self, node: NodeId) -> None:
         """The node has restarted, or left: its numbers are of no use."""
-        self._queues.pop(node, None)
+        self._pop(node)
         self._skips.pop(node, None)
+
+    def _pop(self, node: NodeId) -> _Queue | None:
+        queue = self._queues.pop(node, None)
+        if queue is not None:
+            self._size -= queue.size
+        return queue
 
     def skip(self, node: NodeId, bundle: Bundle) -> None:
         """Remember the numbers of a bundle that will not be sent; another origin's are not this node's to tell."""

@@ -25,7 +25,7 @@ from quicbus.wire.frames import (
     ProofWanted,
     Welcome,
 )
-from quicbus.wire.node_frames import NODE_FRAME_TYPES, LinkTaken
+from quicbus.wire.node_frames import NODE_FRAME_TYPES, LinkTaken, Reached
 from quicbus.wire.records import Oversize, RecordParser
 from quicbus_broker.mesh.session.link_outbox import LinkOutbox
 
@@ -112,6 +112,7 @@ class Link:
         self._taken = 0
         self._reported = 0
         self._was_congested = False
+        self._was_reached = False
         self._read_size = control.sent_size
         self._asked_size = 0
         """How much was sent before the Ping that asks whether it was read; 0: none is under way."""
@@ -202,9 +203,12 @@ class Link:
                 self._on_read_ping(frame)
             elif isinstance(frame, self._proof_type):
                 self._on_proof(frame)
+            elif isinstance(frame, Reached) and (self._was_reached or not self.connection.is_client):
+                raise ProtocolViolation("Reached, which a listener says once")
             elif isinstance(frame, Welcome | Hello | Accepted | Proof | ProofWanted):
                 raise ProtocolViolation(f"{type(frame).__name__} after the session was open")
             elif not isinstance(frame, GoAway):
+                self._was_reached = self._was_reached or isinstance(frame, Reached)
                 self._owner.frame_arrived(self, frame)
             if self.is_closed:
                 return

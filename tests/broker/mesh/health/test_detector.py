@@ -408,12 +408,14 @@ def test_ping_for_another_that_is_not_connected_is_a_no_at_once() -> None:
 
 
 def test_requests_under_way_are_bounded() -> None:
-    watch = Watch(A, B)
+    askers = [bytes([1, number]) * 8 for number in range(100)]
+    watch = Watch(B, *askers)
 
-    sent = [watch.request(A, id, B) for id in range(1000)]
+    sent = [watch.request(asker, id, B) for asker in askers for id in range(5)]
 
+    assert [bool(pinged(outputs)) for outputs in sent[:5]] == [True] * 4 + [False]
     assert sum(1 for outputs in sent if pinged(outputs)) == 256
-    assert sent[-1] == [SendFrame(A, PingResult(id=999, answered=False))]
+    assert sent[-1] == [SendFrame(askers[-1], PingResult(id=4, answered=False))]
 
 
 # --- doubt of oneself -----------------------------------------------------------------------------------------------

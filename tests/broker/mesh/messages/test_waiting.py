@@ -84,3 +84,17 @@ def test_a_connection_that_takes_too_long_is_overdue() -> None:
     assert queue.overdue(5.9) == []
     assert queue.overdue(6.0) == [NODE]
     assert queue.nodes() == [NODE, OTHER]
+
+
+def test_what_waits_for_all_nodes_together_is_bounded_and_the_longest_queue_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "MAX_WAITING_TOTAL", 45)
+    queue = Waiting(5.0)
+    few = bundle(1)
+    queue.put(OTHER, few, 0.0)
+    dropped = [each.number for number in range(1, 6) for each in queue.put(NODE, bundle(number), 0.0)]
+    assert dropped == [1, 2]
+    queue.forget(NODE)
+    assert queue.put(NODE, bundle(6), 0.0) == []
+    assert queue.take_bundles(OTHER) == [(0.0, few)]

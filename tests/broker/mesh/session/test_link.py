@@ -10,7 +10,7 @@ from quicbus import limits
 from quicbus.identity import Authority, ProofRefused
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import STREAM_TYPE_CONTROL, STREAM_TYPE_LANE, Ping, Pong, Subscribe, encode_frame
-from quicbus.wire.node_frames import LinkTaken, Neighbor, Prune, Signed, Update
+from quicbus.wire.node_frames import LinkTaken, Neighbor, Prune, Reached, Signed, Update
 from tests.broker.mesh.linked import Pair, authority, direct, node_credential
 
 if TYPE_CHECKING:
@@ -429,3 +429,22 @@ def test_a_node_whose_certificate_ends_is_closed_with_the_remedy() -> None:
     (termination,) = pair.oslo.terminations
     assert termination.code == CloseCode.CREDENTIAL_EXPIRED
     assert "quicbus cert issue --node oslo --out DIR" in termination.reason
+
+
+def test_where_the_dialer_was_reached_is_said_once_and_by_the_listener() -> None:
+    pair = Pair()
+    _, accepted = pair.open()
+    accepted.send(Reached(address="192.0.2.7:1"))
+    pair.pipe.pump()
+    assert pair.oslo.frames[-1] == Reached(address="192.0.2.7:1")
+    accepted.send(Reached(address="192.0.2.8:1"))
+    pair.pipe.pump()
+    assert pair.oslo.violations == [(CloseCode.PROTOCOL_VIOLATION, "Reached, which a listener says once")]
+
+
+def test_a_dialer_says_nobody_where_it_was_reached() -> None:
+    pair = Pair()
+    dialed, _ = pair.open()
+    dialed.send(Reached(address="192.0.2.7:1"))
+    pair.pipe.pump()
+    assert pair.tokyo.violations == [(CloseCode.PROTOCOL_VIOLATION, "Reached, which a listener says once")]
