@@ -168,11 +168,11 @@ def check_members(told: Conversation) -> Finding:
     states = Counter(peer.state for peer in others)
     linked = sum(peer.linked for peer in others)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    seen = f"{len(others)} further nodes: {counts}; the broker is linked to {linked}"
+    seen = f"further nodes: {counts}; the broker is linked to {linked} of them"
     names = ", ".join(sorted(peer.name for peer in others if peer.state in ("suspect", "failed"))[:8])
     if states["alive"] and not linked:
         return failure("mesh", seen, "the broker is cut off from its mesh: look at its log, at UDP between the nodes")
-    if states["alive"] == 0 and states["left"] < len(others):
+    if not states["alive"] and states["failed"]:
         return failure("mesh", seen, f"the broker sees no other node alive ({names}): look at UDP between the nodes")
     if names:
         return warning("mesh", seen, f"not alive for it: {names}; run `quicbus doctor` with their URLs")

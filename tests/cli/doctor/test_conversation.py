@@ -205,10 +205,15 @@ def test_round_trips_are_shown_and_missing_ones_fail() -> None:
     ("others", "state", "said"),
     [
         ([], State.OK, "alone in its mesh"),
-        ([peer("osaka", linked=True), peer("kyoto", "left")], State.OK, "1 alive, 1 left; the broker is linked to 1"),
+        (
+            [peer("osaka", linked=True), peer("kyoto", "left")],
+            State.OK,
+            "1 alive, 1 left; the broker is linked to 1 of",
+        ),
         ([peer("osaka", linked=True), peer("kyoto", "failed")], State.WARNING, "1 alive, 1 failed"),
         ([peer("osaka")], State.FAILURE, "linked to 0"),
         ([peer("osaka", "failed")], State.FAILURE, "1 failed"),
+        ([peer("osaka", "suspect")], State.WARNING, "1 suspect"),
         ([peer("osaka", "left")], State.OK, "1 left"),
     ],
 )
