@@ -72,8 +72,8 @@ def parse_filter(filter: str) -> tuple[str, str | None]:
         raise InvalidTopic(filter, "a '/' and a filter must follow the group", len(filter))
     group = filter[group_start:group_end]
     _check_group(filter, group, group_start)
-    _encode(filter, "filter", filter)
     _check_filter(filter, filter[group_end + 1 :], group_end + 1)
+    _encode(filter, "filter", filter)
     return filter[group_end + 1 :], group
 
 

@@ -297,3 +297,9 @@ def test_filters_full_of_wildcards_cost_no_more_than_the_nodes_there_are() -> No
     assert len(trie.match("/".join("a" * depth))) == 2**depth
     assert trie.match("/".join("b" * depth)) == [2**depth - 1]
     assert trie.match("/".join("a" * (depth + 1))) == []
+
+
+def test_a_surrogate_in_the_filter_of_a_shared_subscription_is_named_with_its_place() -> None:
+    with pytest.raises(InvalidTopic, match="lone surrogate") as refused:
+        parse_filter("$share/g/a/\ud800")
+    assert refused.value.position == len("$share/g/a/")
