@@ -119,6 +119,8 @@ MAX_FILTERS_SIZE = 1024 * 1024
 hold 640 MB, and each byte of them costs 60 ns for every topic that is new (measured)."""
 MAX_PUBLISH_DELAY_S = 2.0
 """Who publishes faster than a rate gets no credit until that is paid off; who owes more than this is refused."""
+PUBLISH_SLACK_S = 0.1
+"""What may be owed before credit is withheld: batches of a client that keeps to a rate arrive in bunches."""
 MAX_UNREAD_SIZE = 64 * 1024 * 1024
 """Bytes for one client that its network has not taken; beyond it messages wait where the policies of their subscriptions
 can drop them. Eight windows of subscriptions fit."""

@@ -72,7 +72,9 @@ class Link:
         """What stands on log lines as the peer: node id and address of the broker that is, or was, connected."""
         self._lost_at: float | None = None
         self._filters_size = 0
+        self._pacing: asyncio.TimerHandle | None = None
         self.publisher.on_open = self._transmit_soon
+        self.publisher.on_paced = self._go_on_after
 
     # --- sessions
 
@@ -128,6 +130,8 @@ class Link:
         if self.status is not Status.CLOSED:
             self.status = Status.CLOSED
             self.publisher.shut()
+            if self._pacing is not None:
+                self._pacing.cancel()
             self._fail(ClientClosed())
             self.events.close()
 
@@ -140,6 +144,16 @@ class Link:
         self.publisher.new_turn()
         if self._waiters:
             self.wake()
+
+    def _go_on_after(self, seconds: float) -> None:
+        """The rates of the broker make the publisher wait."""
+        if self._pacing is None:
+            self._pacing = asyncio.get_running_loop().call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pacing = None
+        self.credit_changed()
+        self._transmit_soon()
 
     def report(self, event: Event) -> None:
         _log.info("= %s", event, extra=self.named)
@@ -204,6 +218,8 @@ class Link:
         self._check(topic, None)
         if self._publish_lock.locked() or not self.publisher.offer(message, self._clock()):
             why = "the broker has not taken what is under way" if self.session else "the offline buffer is full"
+            if self._pacing is not None:
+                why = "the broker's max_publish_rate or max_publish_bytes allows no more now"
             raise WouldBlock(why)
         self._transmit_soon()
 
@@ -344,6 +360,7 @@ class Link:
         edge = self.session.welcome.limits
         filters_size = self._filters_size + filter_size(subscription.filter, subscription.group)
         bounds = (
+            ("max_filter_size", len(subscription.filter.encode()), edge.max_filter_size),
             ("max_subscriptions", len(self.subscriptions) + 1, edge.max_subscriptions),
             ("max_filters_size", filters_size, edge.max_filters_size),
             ("max_pending", subscription.max_pending, edge.max_pending),

@@ -10,6 +10,7 @@ when there is one again. What is not sealed is bounded by the credit, and while 
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from quicbus.wire.records import encode_publish
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from quicbus.client.pacing import Pace
     from quicbus.wire.frames import Refused, Taken
 
 __all__ = ["Publisher", "PublisherBooks", "SealedBatch"]
@@ -98,6 +100,15 @@ class _Batch:
         """`append` does not keep `largest` up to date; its messages have no headers, so that their size is known."""
         return self.largest if self.flags else max(map(len, self.messages))
 
+    def cut(self, count: int) -> _Batch:
+        """Keep the first `count` messages; return a batch like this one with the others."""
+        rest = copy(self)
+        rest.messages = self.messages[count:]
+        self.messages = self.messages[:count]
+        for batch in (self, rest):
+            batch.room = limits.BATCH_TARGET_SIZE - sum(map(len, batch.messages)) - MESSAGE_COST * len(batch.messages)
+        return rest
+
     def takes(self, message: Outgoing, now: float) -> bool:
         return (
             self.room >= len(message.data) + MESSAGE_COST
@@ -123,6 +134,9 @@ class Publisher:
         self.topics = CheckedTopics()
         self.on_open: Callable[[], None] = lambda: None
         """Called by `append` for each batch that it opens: there will be something to seal."""
+        self.on_paced: Callable[[float], None] = lambda seconds: None
+        """Called when the rates of the broker make it wait: after so many seconds `new_turn`, and seal."""
+        self._pace: Pace | None = None
         self._append_limit = limits.BATCH_TARGET_SIZE
         self._queue: deque[_Batch] = deque()
         self._plain: dict[str, _Batch] = {}
@@ -133,6 +147,7 @@ class Publisher:
         self._is_held = False
         self._is_shut = False
         self._credit = 0
+        self._queued = 0
         self._sent_size = 0
         self._number = 0
         self._session_sent = 0
@@ -189,6 +204,8 @@ class Publisher:
         """Take a message; False when there is no room for it."""
         topic = message.route.topic
         cost = len(message.data) + MESSAGE_COST
+        if self._pace is not None and self._is_connected and not self._is_in_pace(cost, self._pace):
+            return False
         batch = self._plain.get(topic) or self._special.get(topic)
         if batch is None or not batch.takes(message, now):
             opened = _Batch(message.route, message, self._opened + 1, now)
@@ -207,6 +224,9 @@ class Publisher:
 
     def new_turn(self) -> None:
         self.turn_left = 0 if self._is_held or self._is_shut else limits.YIELD_AFTER_MESSAGES
+        if self._pace is not None and self._is_connected:
+            self._recount()
+            self.turn_left = min(self.turn_left, max(0, self._pace.messages_left() - self.buffered))
 
     def hold(self) -> None:
         """Somebody waits for room: nobody takes the short way past him, until `release`."""
@@ -219,7 +239,21 @@ class Publisher:
 
     def _fits(self, cost: int) -> bool:
         # A message larger than the whole offline buffer passes when nothing else is in it.
-        return cost <= self.room or not (self._queue or self._is_connected)
+        return cost <= self.room or not (self._queue or self._is_connected) or self._fits_alone(cost)
+
+    def _is_in_pace(self, cost: int, pace: Pace) -> bool:
+        """Whether the rates of the broker allow one more message; if not, `on_paced` says when to ask again."""
+        self._recount()
+        if pace.messages_left() > self.buffered and (cost <= pace.size_left() - self._queued or self._fits_alone(cost)):
+            return True
+        self.on_paced(pace.wait(cost))
+        return False
+
+    def _fits_alone(self, cost: int) -> bool:
+        """Whether it is a message over what may be sent in a second, and that much has gathered."""
+        if self._pace is None or self._queue:
+            return False
+        return cost <= self._credit - self._sent_size and bool(self._pace.fitting((cost,), 0))
 
     def _open(self, batch: _Batch) -> None:
         topic = batch.route.topic
@@ -247,10 +281,27 @@ class Publisher:
                 continue
             if not self._is_connected or self._sent_size + batch.cost > self._credit:
                 break
+            if self._pace is not None and not self._cut_to_pace(batch, self._pace):
+                break
             self._leave_queue(batch)
             sealed.append(self._encode(batch, now))
         self._recount()
         return sealed
+
+    def _cut_to_pace(self, batch: _Batch, pace: Pace) -> bool:
+        """Leave in a batch, the oldest, what the rates of the broker allow now; tells whether that is anything."""
+        sizes = [len(message) + MESSAGE_COST for message in batch.messages]
+        count = pace.fitting(sizes, batch.base_cost)
+        if not count:
+            self.on_paced(pace.wait(batch.base_cost + sizes[0]))
+            return False
+        if count < len(sizes):
+            rest = batch.cut(count)
+            self._queue.insert(1, rest)
+            for batches in (self._plain, self._special):
+                if batches.get(batch.route.topic) is batch:
+                    batches[batch.route.topic] = rest
+        return True
 
     def _encode(self, batch: _Batch, now: float) -> SealedBatch:
         self._number += 1
@@ -267,6 +318,8 @@ class Publisher:
         )
         record = encode_publish(body)
         self._sent_size += len(record)
+        if self._pace is not None:
+            self._pace.sent(len(batch.messages), len(record))
         self._session_sent += len(batch.messages)
         self._sealed_index = batch.index
         self.refusals.track(self._number, batch.route.topic, batch.largest)
@@ -281,17 +334,20 @@ class Publisher:
                 del batches[topic]
 
     def _recount(self) -> None:
-        queued = sum([batch.cost for batch in self._queue]) if self._queue else 0
+        self._queued = queued = sum([batch.cost for batch in self._queue]) if self._queue else 0
         if self._is_connected:
             self.room = self._credit - self._sent_size - queued
+            if self._pace is not None:
+                self.room = min(self.room, self._pace.size_left() - queued)
         else:
             self.room = self._offline_buffer_size - queued
 
     # --- the session
 
-    def connected(self, credit: int, max_message_size: int) -> None:
+    def connected(self, credit: int, max_message_size: int, pace: Pace | None = None) -> None:
         """A session carries the publisher from here on; its batches are numbered from 1."""
         self._is_connected = True
+        self._pace = pace
         self._credit = credit
         self._sent_size = self._number = 0
         self._session_sent = self._session_accepted = self._session_refused = 0

@@ -66,6 +66,8 @@ class Refusals:
             return NotPermitted("publish", topic)
         if set(new) == {"too_large"}:
             return MessageTooLarge(largest, max_message_size)
+        if set(new) == {"rate"} and frame is not None and frame.limit:
+            return LimitExceeded(frame.limit, frame.current, frame.allowed, frame.retry_after_s)
         if set(new) == {"rate"} and frame is not None and max_publish_rate:
             # The broker lets a second's worth pass and refuses what comes on top.
             return LimitExceeded(

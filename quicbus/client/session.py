@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus.client.delivery import Arrival, Leg
+from quicbus.client.pacing import pace_of
 from quicbus.client.permitted import Permitted
 from quicbus.client.queries import Queries
 from quicbus.client.session_ports import Prove, SessionOwner, SubscriptionOwner
@@ -119,7 +120,8 @@ class Session:
         assert self.welcome is not None, "carry() follows accepted()"
         assert self.acceptance is not None, "carry() follows accepted()"
         self._publisher, self._flushes = publisher, flushes
-        publisher.connected(self.acceptance.publish_credit, self.welcome.limits.max_message_size)
+        edge = self.welcome.limits
+        publisher.connected(self.acceptance.publish_credit, edge.max_message_size, pace_of(edge, self._clock))
         publisher.refusals.permitted = self.permitted
         self.connection.transmit_soon()
 

@@ -1,4 +1,4 @@
-"""What one client's network does not take is bounded over all of its subscriptions; the rest waits by their policies."""
+"""What one client's network does not take is bounded over all its subscriptions; the rest waits by their policies."""
 
 from __future__ import annotations
 

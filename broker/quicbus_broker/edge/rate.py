@@ -50,7 +50,8 @@ class _Bucket:
         self._left -= units
 
     def delay(self, now: float) -> float:
-        return max(0.0, -self._left / self.rate - (now - self._at))
+        owed_s = -self._left / self.rate - (now - self._at)
+        return owed_s if owed_s > limits.PUBLISH_SLACK_S else 0.0
 
 
 class PublishRates:
