@@ -116,6 +116,7 @@ def prepare_node_folder(
     *,
     days: float = CERTIFICATE_DAYS,
     issued_by: Path | None = None,
+    now: dt.datetime | None = None,
 ) -> Credential:
     """Write the data folder of a further node, without the authority's key; raises `DataFolderError`.
 
@@ -123,10 +124,11 @@ def prepare_node_folder(
     `issued_by`: the data folder of the authority, which keeps the log of certificates and the trust list.
     """
     folder = Path(out)
-    node, local = authority.issue_node(name, days=days), authority.issue_client(name, days=days)
+    node = authority.issue_node(name, days=days, now=now)
+    local = authority.issue_client(name, days=days, now=now)
     trust = b""
     if issued_by is not None:
-        IssuedLog(issued_by).add(authority, node.chain_der[0], local.chain_der[0])
+        IssuedLog(issued_by).add(authority, node.chain_der[0], local.chain_der[0], now=now)
         with one_error(issued_by):
             trust = read_trust(issued_by, authority.mesh, authority.authorities_pem).raw
     with one_error(folder):
@@ -226,6 +228,7 @@ class DataFolder:
                 node = make_node(folder, authority, node_name, now, may_be_expired=may_be_expired)
                 make_credential(folder, authority, node, now)
                 trust = read_trust(folder, node.mesh, node.authority_pem)
+                update_credential(folder, trust.authorities)
             except BaseException:
                 # What this start made is taken back; what an earlier one made stays.
                 if before is not None:
@@ -311,10 +314,10 @@ class DataFolder:
             write(self.path, NODE_FILE, node.chain_pem)
         self.node = node
 
-    def install_credential(self, credential: Credential) -> None:
+    def install_credential(self, credential: Credential, now: dt.datetime | None = None) -> None:
         """Replace the credential of local applications; raises `DataFolderError`. It is of a client of this mesh."""
         with one_error(self.path):
-            credential.check(CREDENTIAL_FILE, role=Role.CLIENT)
+            credential.check(CREDENTIAL_FILE, role=Role.CLIENT, now=now)
             if credential.mesh != self.mesh:
                 raise DataFolderError(str(self.path), f"{CREDENTIAL_FILE} would be of mesh {credential.mesh}")
             write(self.path, CREDENTIAL_FILE, credential.to_pem())
@@ -343,7 +346,8 @@ class DataFolder:
         with one_error(self.path):
             reload_trust(self.path, self.trust, now)
             node = read_node(self.path)
-            node.check(NODE_FILE, role=Role.NODE, now=now)
+            if node.chain_pem != self.node.chain_pem:
+                node.check(NODE_FILE, role=Role.NODE, now=now)
             if node.node_id != self.node.node_id or node.mesh != self.mesh:
                 raise DataFolderError(
                     str(self.path),

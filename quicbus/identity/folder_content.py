@@ -8,7 +8,7 @@ import re
 import socket
 from typing import TYPE_CHECKING
 
-from quicbus.exceptions import DataFolderError
+from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import pem
 from quicbus.identity.authority import Authority
 from quicbus.identity.credential import Credential
@@ -25,7 +25,7 @@ from quicbus.identity.folder_files import (
 from quicbus.identity.folder_trust import read_authority
 from quicbus.identity.issued_log import IssuedLog
 from quicbus.identity.keys import generate_key, key_from_pem, key_to_pem
-from quicbus.identity.names import MAX_NAME_SIZE, Role
+from quicbus.identity.names import MAX_NAME_SIZE, Role, identity_of
 from quicbus.identity.peer import ISSUE_NODE
 from quicbus.identity.signed_file import read_signed
 
@@ -74,7 +74,7 @@ def make_node(
     folder: Path, authority: Authority | None, name: str | None, now: dt.datetime, *, may_be_expired: bool = False
 ) -> Credential:
     if exists(folder / NODE_FILE):
-        node = read_node(folder)
+        node = read_node(folder) if authority is None else _own_node(folder, authority, now)
         # With the authority's key here an expired certificate is no obstacle: it is issued anew below.
         node.check(NODE_FILE, role=Role.NODE, now=now, allow_expired=may_be_expired or authority is not None)
         return node if authority is None else renewed_node(folder, authority, node, now)
@@ -89,6 +89,25 @@ def make_node(
     IssuedLog(folder).add(authority, node.chain_der[0], now=now)
     write(folder, NODE_FILE, node.chain_pem)
     logger.info("data folder %s: issued the certificate of node %s (%s)", folder, node.name, node.node_id.hex())
+    return node
+
+
+def _own_node(folder: Path, authority: Authority, now: dt.datetime) -> Credential:
+    """Read the node's credential; one of an authority of this mesh that is not trusted any more is issued anew."""
+    try:
+        return read_node(folder)
+    except CredentialError:
+        certificates = pem.split((folder / NODE_FILE).read_bytes(), NODE_FILE).certificates
+        identity = identity_of(certificates[0]) if certificates else None
+        if identity is None or (identity.mesh, identity.role) != (authority.mesh, Role.NODE):
+            raise
+        key = key_from_pem((folder / NODE_KEY_FILE).read_bytes(), NODE_KEY_FILE)
+        if certificates[0].public_key() != key.public_key():
+            raise
+    node = authority.issue_node(identity.name, key=key, now=now)
+    IssuedLog(folder).add(authority, node.chain_der[0], now=now)
+    write(folder, NODE_FILE, node.chain_pem)
+    logger.info("data folder %s: issued the certificate of node %s anew", folder, node.name)
     return node
 
 

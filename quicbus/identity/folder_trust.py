@@ -24,6 +24,7 @@ from quicbus.identity.folder_files import (
     write,
 )
 from quicbus.identity.folder_lock import brief_lock
+from quicbus.identity.keys import key_from_pem
 from quicbus.identity.trust import Revocation, TrustList, TrustStore, seal_trust
 
 if TYPE_CHECKING:
@@ -138,11 +139,13 @@ def update_credential(folder: Path, authorities: Sequence[x509.Certificate]) -> 
     path = folder / CREDENTIAL_FILE
     if not exists(path):
         return
-    credential = Credential.from_pem(path.read_bytes(), source=CREDENTIAL_FILE, allow_expired=True)
-    if credential.authority_pem == pem.join(authorities):
+    parts = pem.split(path.read_bytes(), CREDENTIAL_FILE)
+    if [one for one in parts.certificates if one.issuer == one.subject] == list(authorities) or len(parts.keys) != 1:
         return
+    chain = [one for one in parts.certificates if one.issuer != one.subject]
     try:
-        new = Credential.from_issued(credential.private_key, credential.chain_der, authorities, CREDENTIAL_FILE)
+        key = key_from_pem(parts.keys[0], CREDENTIAL_FILE)
+        new = Credential.from_parts(key, chain, authorities, CREDENTIAL_FILE)
     except CredentialError as error:
         logger.warning("data folder %s: %s", folder, error)
         return

@@ -10,7 +10,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from quicbus.exceptions import CredentialError, InvalidSetting
 from quicbus.identity import Authority, Role, mesh_id_of, node_id_of, server_name_of
-from quicbus.identity.authority import CLOCK_SKEW
+from quicbus.identity.credential import CLOCK_SKEW
 from quicbus.identity.keys import generate_key
 from tests.identity.certificates import DAY, NOW, certificate_of
 

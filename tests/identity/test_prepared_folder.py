@@ -1,0 +1,133 @@
+"""A data folder on its way into a mesh: the key is kept, and only what the token vouches for is installed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from quicbus.exceptions import DataFolderError
+from quicbus.identity import (
+    Authority,
+    Credential,
+    DataFolder,
+    Issued,
+    PreparedFolder,
+    Revocation,
+    Role,
+    node_id_of,
+    request_key,
+)
+from quicbus.identity.trust import TrustList, seal_trust
+from tests.identity.certificates import DAY, NOW, impostor_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AUTHORITY = Authority.create(now=NOW)
+STAMP = int(NOW.timestamp())
+
+
+def issued(
+    prepared: PreparedFolder, authority: Authority = AUTHORITY, role: Role = Role.NODE, trust: bytes = b""
+) -> Issued:
+    leaf = authority.certify(role, "osaka", request_key(prepared.request), now=NOW)
+    local = authority.certify(Role.CLIENT, "osaka", request_key(prepared.local_request), now=NOW)
+    return Issued(chain=(leaf,), authorities=authority.authorities_der, local_chain=(local,), trust=trust)
+
+
+def test_it_becomes_the_folder_of_a_node(tmp_path: Path) -> None:
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        node_id = node_id_of(request_key(prepared.request))
+        node = prepared.install(issued(prepared), AUTHORITY.authorities_der, NOW)
+    assert (node.name, node.node_id) == ("osaka", node_id)
+    with DataFolder.open(tmp_path / "data", may_create_authority=False, now=NOW) as folder:
+        assert (folder.node.name, folder.node_id, folder.mesh) == ("osaka", node_id, AUTHORITY.mesh)
+        local = Credential.load(folder.credential_path, role=Role.CLIENT, now=NOW)
+        assert (local.name, local.mesh) == ("osaka", AUTHORITY.mesh)
+        assert folder.authority is None
+
+
+def test_the_key_stays_from_one_attempt_to_the_next(tmp_path: Path) -> None:
+    ids = set()
+    for _ in range(2):
+        with PreparedFolder.open(tmp_path / "data") as prepared:
+            ids.add(node_id_of(request_key(prepared.request)))
+    assert len(ids) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_what_is_secret_is_for_its_owner_only(tmp_path: Path) -> None:
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        prepared.install(issued(prepared), AUTHORITY.authorities_der, NOW)
+    modes = {
+        name: stat.S_IMODE((tmp_path / "data" / name).stat().st_mode) for name in ("node-key.pem", "credential.pem")
+    }
+    assert modes == {"node-key.pem": 0o600, "credential.pem": 0o600}
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+def test_it_is_locked_meanwhile(tmp_path: Path) -> None:
+    with PreparedFolder.open(tmp_path / "data"), pytest.raises(DataFolderError, match="in use by process"):
+        PreparedFolder.open(tmp_path / "data")
+    PreparedFolder.open(tmp_path / "data").close()
+
+
+def test_a_folder_of_a_mesh_is_refused_and_left(tmp_path: Path) -> None:
+    DataFolder.open(tmp_path / "data", may_create_authority=True, now=NOW).close()
+    with pytest.raises(DataFolderError, match="start the broker without a token"):
+        PreparedFolder.open(tmp_path / "data")
+    (tmp_path / "data" / "node.pem").unlink()
+    with pytest.raises(DataFolderError, match="it has an authority already"):
+        PreparedFolder.open(tmp_path / "data")
+
+
+def test_what_another_authority_issued_is_not_installed_whatever_comes_with_it(tmp_path: Path) -> None:
+    impostor = impostor_of(AUTHORITY)
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        with pytest.raises(DataFolderError, match="not signed by the authority"):
+            prepared.install(issued(prepared, impostor), AUTHORITY.authorities_der, NOW)
+        content = TrustList(mesh=AUTHORITY.mesh, version=1, made_at=STAMP, authorities=impostor.authorities_der)
+        forged = seal_trust(content, [impostor])
+        with pytest.raises(DataFolderError, match="not signed by an authority"):
+            prepared.install(issued(prepared, impostor, trust=forged), AUTHORITY.authorities_der, NOW)
+    assert sorted(os.listdir(tmp_path / "data")) == ["lock", "node-key.pem"]
+
+
+def test_a_newer_authority_is_taken_from_the_list_that_the_tokens_has_signed(tmp_path: Path) -> None:
+    following = Authority.create(mesh=AUTHORITY.mesh, now=NOW)
+    revoked = (Revocation(bytes(16), "client", "mallory", STAMP, STAMP + 9),)
+    content = TrustList(
+        mesh=AUTHORITY.mesh,
+        version=3,
+        made_at=STAMP,
+        authorities=following.authorities_der + AUTHORITY.authorities_der,
+        revoked=revoked,
+    )
+    raw = seal_trust(content, [following, AUTHORITY])
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        prepared.install(issued(prepared, following, trust=raw), AUTHORITY.authorities_der, NOW)
+    with DataFolder.open(tmp_path / "data", may_create_authority=False, now=NOW) as folder:
+        assert folder.trust.raw == raw
+        assert folder.trust.revoked == revoked
+        assert len(folder.trust.authorities) == 2
+
+
+def test_the_certificate_of_a_client_makes_no_node(tmp_path: Path) -> None:
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        with pytest.raises(DataFolderError, match="a node credential is wanted"):
+            prepared.install(issued(prepared, role=Role.CLIENT), AUTHORITY.authorities_der, NOW)
+        with pytest.raises(DataFolderError, match="expired on"):
+            prepared.install(issued(prepared), AUTHORITY.authorities_der, NOW + 31 * DAY)
+    assert not (tmp_path / "data" / "node.pem").exists()
+
+
+def test_without_an_authority_here_a_request_is_left_and_the_error_names_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    for _ in range(2):
+        with pytest.raises(DataFolderError, match=r"quicbus cert sign node-request\.pem --node NAME") as caught:
+            DataFolder.open(path, may_create_authority=True, authority_is_elsewhere=True, now=NOW)
+        assert f"quicbus cert install node.pem --node {path}" in caught.value.why
+        assert sorted(os.listdir(path)) == ["lock", "node-key.pem", "node-request.pem"]
