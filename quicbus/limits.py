@@ -172,8 +172,8 @@ CACHED_GRANTS = 16_384
 CACHED_DECISIONS = 65_536
 CACHED_DECISIONS_SIZE = 8 * 1024 * 1024
 """Topics that a node has decided on, of all names, and their bytes: a topic may have 64 KiB."""
-MAX_PERMISSIONS_FILE_SIZE = 4 * 1024 * 1024
-"""Of the file that holds the table: some ten thousand roles, which are read in a second."""
+MAX_PERMISSIONS_FILE_SIZE = 1024 * 1024
+"""Of the file that holds the table: some ten thousand roles, which are read in two seconds."""
 
 assert BATCH_TARGET_SIZE <= BATCH_OVERHEAD, "a batch that is not closed yet must be allowed"
 assert BATCH_MAX_MESSAGES * 4 + 2 * MAX_HEADERS_SIZE <= BATCH_OVERHEAD, "table and headers of a full batch must fit"

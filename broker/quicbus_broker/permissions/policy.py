@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from quicbus import limits
 from quicbus.identity.names import is_name
 from quicbus_broker.permissions.grants import Grant
 from quicbus_broker.permissions.reserved import RESERVED
 from quicbus_broker.permissions.table import Action, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["Policy"]
 
@@ -57,7 +52,9 @@ class Policy:
         grant = self.grant(publisher)
         if grant.is_unrestricted:
             return True
-        return all(each.startswith(RESERVED) or self.may_publish(grant, each) for each in _given(topic, reply_to))
+        if not topic.startswith(RESERVED) and not self.may_publish(grant, topic):
+            return False
+        return not reply_to or reply_to.startswith(RESERVED) or self.may_publish(grant, reply_to)
 
     def _decide(self, grant: Grant, topic: bytes) -> bool:
         if self._topics >= limits.CACHED_DECISIONS or self._topics_size + len(topic) > limits.CACHED_DECISIONS_SIZE:
@@ -77,7 +74,3 @@ class Policy:
             grant.decided.clear()
         self._remembering.clear()
         self._topics = self._topics_size = 0
-
-
-def _given(topic: bytes, reply_to: bytes) -> Iterable[bytes]:
-    return (topic, reply_to) if reply_to else (topic,)
