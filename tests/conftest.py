@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,19 @@ settings.load_profile("quicbus")
 
 ENGINES = ["aioquic", *(["qh3"] if importlib.util.find_spec("qh3") else [])]
 """The real engines that are installed; the memory engine has tests of its own."""
+LOGGERS = ("quicbus", "quicbus_broker", "quicbus_cli")
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A command that runs in this process sets up logging, and takes the records away from `caplog`."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(one.level, one.propagate, [*one.handlers]) for one in loggers]
+    yield
+    for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        if (one.level, one.propagate, one.handlers) != (level, propagate, handlers):
+            one.setLevel(level)
+            one.propagate, one.handlers = propagate, handlers
 
 
 @pytest.fixture(scope="session", params=ENGINES)
