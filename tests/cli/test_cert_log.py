@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from quicbus.identity import DataFolder, TokenStore, load_authority, make_request
+from quicbus.identity import DataFolder, Role, TokenStore, load_authority, make_request
 from quicbus.identity.keys import generate_key
 from tests.cli.in_process import Here
 
@@ -75,9 +75,9 @@ def test_a_token_that_would_let_the_revoked_back_in_is_named(here: Here) -> None
         mesh=authority.mesh,
         seeds=["a:1"],
         authorities=(),
-        role="client",
+        role=Role.CLIENT,
         name="robot",
-        uses=2,  # type: ignore[arg-type]
+        uses=2,
     )
     key = generate_key()
     csr = make_request(key)
