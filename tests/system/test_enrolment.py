@@ -13,6 +13,7 @@ import quicbus
 from quicbus.identity import Authority, Credential, DataFolder, IssuedLog, load_authority, prepare_node_folder
 from quicbus.testing.launcher import BrokerProcess, Ended, run_quicbus
 from tests.conftest import ENGINES
+from tests.identity.aged import aged_folder
 from tests.system.buses import DEADLINE_S, eventually
 from tests.system.nodes import linked, on, wait_members
 
@@ -103,17 +104,6 @@ async def test_without_the_authority_it_is_said_and_works_when_it_is_back(first:
                 while (await asyncio.to_thread(enroll, text, tmp_path)).code:
                     await wait_members(second, linked(back.ready["name"]))
     assert Credential.load(tmp_path / "alice.pem").name == "alice"
-
-
-def aged_folder(authority: Authority, folder: Path, name: str, age_days: float) -> Path:
-    """Prepare the folder of a node whose certificates were issued for 30 days so long ago."""
-    node = prepare_node_folder(authority, name, folder)
-    local = Credential.load(folder / "credential.pem")
-    issued = NOW - dt.timedelta(days=age_days)
-    aged = authority.issue_node(name, days=30, key=node.private_key, now=issued)
-    (folder / "node.pem").write_bytes(aged.chain_pem)
-    authority.issue_client(name, days=30, key=local.private_key, now=issued).save(folder / "credential.pem")
-    return folder
 
 
 def lives(path: Path) -> bool:
