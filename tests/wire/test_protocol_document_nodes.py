@@ -40,7 +40,7 @@ from quicbus_broker.mesh import conduct, state
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.health import helping, survey
 from quicbus_broker.mesh.interest import interest_table, own_interest
-from quicbus_broker.mesh.members import gossip, membership, own_record
+from quicbus_broker.mesh.members import gossip, membership, own_record, turnover
 from quicbus_broker.mesh.members.discovery import DIGEST_SIZE, WANT_MAX
 from quicbus_broker.mesh.members.table import Entry, MemberTable
 from quicbus_broker.mesh.messages import broadcast, heads, missing, pauses, traffic, waiting
@@ -218,6 +218,11 @@ def test_every_reason_for_which_messages_of_a_mesh_are_dropped_is_described() ->
         ("2,000 + 6n members", conduct.Ask.MEMBERS.value == conduct.Allowance(2_000, 200, 6, 0.2)),
         ("more than 16 Neighbor at once and one a second", conduct.Ask.NEIGHBOR.value == conduct.Allowance(16, 1)),
         ("20,000 Pause and Resume, and 500 a second", conduct.Ask.PAUSES.value == conduct.Allowance(20_000, 500)),
+        ("1,000 + 10n claims", conduct.Ask.CLAIMS.value == conduct.Allowance(1_000, 25, 10, 0.1)),
+        ("256 + 2n records", conduct.Ask.EXPIRED.value == conduct.Allowance(256, 4, 2)),
+        ("refutes 16 times at once and then once a second", turnover.REFUTATIONS == (16.0, 1.0)),
+        ("refuted 8 times, and then once in 5 s", turnover.ACCUSATIONS == (8.0, 0.2)),
+        ("of one member 32 records, and one a second", turnover.RECORDS == (32.0, 1.0)),
         ("forgotten when nothing followed for 600 s", conduct.OFFENCE_MEMORY_S == 600.0),
         ("the 8th time the connections", conduct.MAX_OFFENCES == 8),
         ("In mode `client` 3 are enough in a mesh of more than 6", CONFIG.small_mesh == 6),

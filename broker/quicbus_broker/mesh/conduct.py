@@ -47,7 +47,7 @@ class Ask(Enum):
     where it refutes."""
     PAUSES = Allowance(20_000, 500)
     """Pause and Resume. Over a new connection all that are wanted are said again."""
-    EXPIRED = Allowance(256, 4, 1)
+    EXPIRED = Allowance(256, 4, 2)
     """Records whose certificate is not valid now, which costs as much to find out as for any other."""
 
 
@@ -60,10 +60,15 @@ class Bucket:
         self.left = burst
         self.at = now
 
-    def take(self, cost: float, burst: float, per_s: float, now: float) -> bool:
-        """Take `cost` out; False, and nothing is taken, where there is less."""
+    def has(self, burst: float, per_s: float, now: float) -> bool:
+        """Whether there is one in it."""
         self.left = min(burst, self.left + (now - self.at) * per_s)
         self.at = now
+        return self.left >= 1.0
+
+    def take(self, cost: float, burst: float, per_s: float, now: float) -> bool:
+        """Take `cost` out; False, and nothing is taken, where there is less."""
+        self.has(burst, per_s, now)
         # What costs more than a full bucket holds is had once it is full.
         if self.left < min(cost, burst):
             return False
@@ -76,20 +81,35 @@ class Conduct:
 
     def __init__(self, members: Callable[[], int]) -> None:
         self.refused: Counter[str] = Counter()
-        """What was not taken or answered, by reason; frames, save for `claims_too_often`."""
+        """What was not taken or answered, by reason."""
         self._members = members
         self._offences: dict[NodeId, tuple[int, float]] = {}
         self._buckets: dict[tuple[NodeId, Ask], Bucket] = {}
 
     def allows(self, node: NodeId, ask: Ask, now: float, cost: float = 1.0) -> bool:
         """Whether a node may have this now; it then has it."""
+        bucket, burst, per_s = self._bucket(node, ask, now)
+        return bucket.take(cost, burst, per_s, now)
+
+    def is_spent(self, node: NodeId, ask: Ask, now: float) -> bool:
+        """Whether a node has had all of it; what it costs is found out by `spend`."""
+        bucket, burst, per_s = self._bucket(node, ask, now)
+        return not bucket.has(burst, per_s, now)
+
+    def spend(self, node: NodeId, ask: Ask, now: float, cost: float = 1.0) -> None:
+        """A node has had so much, be it more than there was."""
+        bucket, burst, per_s = self._bucket(node, ask, now)
+        bucket.has(burst, per_s, now)
+        bucket.left -= cost
+
+    def _bucket(self, node: NodeId, ask: Ask, now: float) -> tuple[Bucket, float, float]:
         allowance = ask.value
         members = self._members()
         burst = allowance.burst + members * allowance.burst_by_member
         bucket = self._buckets.get((node, ask))
         if bucket is None:
             bucket = self._buckets[node, ask] = Bucket(burst, now)
-        return bucket.take(cost, burst, allowance.per_s + members * allowance.per_s_by_member, now)
+        return bucket, burst, allowance.per_s + members * allowance.per_s_by_member
 
     def offended(self, node: NodeId, why: str, now: float) -> str:
         """Count an offence; returns why the connections with the node must end, empty where they need not yet."""

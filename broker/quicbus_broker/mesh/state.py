@@ -102,7 +102,7 @@ class Mesh:
         conduct = Conduct(self._table.__len__)
         self._connections = Connections(me)
         self._membership = Membership(
-            me, self._table, signing, config, rng, is_connected=self._connections.is_connected
+            me, self._table, signing, config, rng, is_connected=self._connections.is_connected, conduct=conduct
         )
         self._gossip = Gossip(config.gossip_interval_s)
         self._overlay = Overlay(me, mode, self._table, self._connections, config, rng)

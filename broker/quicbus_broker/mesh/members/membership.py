@@ -6,14 +6,17 @@ beats both, and only the member itself can answer, by a record of a higher incar
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from quicbus.wire.node_frames import Claim, MemberRecord, Update
+from quicbus_broker.mesh.conduct import Ask, Bucket, Conduct
 from quicbus_broker.mesh.members.own_record import OwnRecord
 from quicbus_broker.mesh.members.standings import Standings
 from quicbus_broker.mesh.members.table import Entry
+from quicbus_broker.mesh.members.turnover import REFUTATIONS, Turnover
 from quicbus_broker.mesh.outputs import (
     MemberChanged,
     MemberForgotten,
@@ -69,6 +72,7 @@ class Membership:
         config: MeshConfig,
         rng: random.Random,
         is_connected: Callable[[NodeId], bool] = lambda node: False,
+        conduct: Conduct | None = None,
     ) -> None:
         """`is_connected`: whoever is accused and can be reached directly is told at once, so that it can answer."""
         self._me = me
@@ -77,6 +81,12 @@ class Membership:
         self._is_connected = is_connected
         self._own = OwnRecord(signing)
         self._standings = Standings(config)
+        self._conduct = conduct or Conduct(table.__len__)
+        self._turnover = Turnover()
+        self._refuting = Bucket(REFUTATIONS[0], 0.0)
+        self._refute_at = math.inf
+        self._refuted = 0
+        """What is to be refuted then."""
         self._is_over = False
         """It has left, or a later boot took its place: nothing is refuted any more."""
         self.refutations = 0
@@ -134,13 +144,18 @@ class Membership:
         self._table.put(self._table.entry(record, self._own.signed, state))
         outputs.append(NewsLearned(None, records=(self._own.signed,)))
 
-    def _refute(self, incarnation: int, source: NodeId | None, outputs: list[Output]) -> None:
+    def _refute(self, incarnation: int, source: NodeId | None, now: float, outputs: list[Output]) -> None:
         """Answer what is said of this node in an incarnation that it does not stand above."""
         if self._is_over:
             return
-        if not self._own.refute(incarnation):
+        if not self._own.is_believable(incarnation):
             _blame(source, "an incarnation of this node that it cannot have had", outputs)
             return
+        if not self._refuting.take(1.0, *REFUTATIONS, now):
+            self._refuted = max(self._refuted, incarnation)
+            self._refute_at = min(self._refute_at, now + 1.0 / REFUTATIONS[1])
+            return
+        self._own.refute(incarnation)
         self.refutations += 1
         self._own_changed(outputs)
         self._answer(source, outputs)
@@ -168,6 +183,10 @@ class Membership:
         becomes a suspect first, so that two halves of a mesh that meet again do not expel each other.
         """
         changes: Changes = {}
+        about_me: list[int] = []
+        if claims and source is not None and self._conduct.is_spent(source, Ask.CLAIMS, now):
+            self._conduct.refused["claims_too_often"] += len(claims)
+            claims = [claim for claim in claims if claim.node == self._me]
         new_records = [signed for signed in records if self._take_record(signed, source, now, changes, outputs)]
         new_claims: list[Claim] = []
         for claim in claims:
@@ -176,24 +195,37 @@ class Membership:
             if entry is None or (claim.incarnation != entry.incarnation and claim.node != self._me):
                 continue
             if claim.node == self._me:
-                self._take_claim_of_self(claim, source, outputs)
+                about_me.append(claim.incarnation)
             elif entry.is_alive:
                 taken = self._take_claim(claim, entry, now, is_comparison, changes)
                 if taken is not None:
                     new_claims.append(taken)
             elif claim.age_s and claim.node in changes:
                 self._standings.gone(claim.node, entry.state, now - _believed_age_s(claim, changes[claim.node]))
+        if about_me:
+            self._take_claims_of_self(about_me, source, now, outputs)
+        if new_claims and source is not None:
+            self._conduct.spend(source, Ask.CLAIMS, now, len(new_claims))
         self._tell(source, new_records, new_claims, changes, outputs)
 
     def _take_record(
         self, signed: Signed, source: NodeId | None, now: float, changes: Changes, outputs: list[Output]
     ) -> bool:
         """Return whether the record is newer than what is known."""
-        if self._is_known(signed):
+        front = _front_of(signed)
+        if front is not None and self._is_known(front, signed):
+            return False
+        if front is not None and not self._turnover.may_renew(front.node, now):
+            self._conduct.refused["records_too_often"] += 1
+            return False
+        if source is not None and self._conduct.is_spent(source, Ask.EXPIRED, now):
+            self._conduct.refused["expired_too_often"] += 1
             return False
         try:
             record = self._signing.open_record(signed)
         except (Expired, Revoked):
+            if source is not None:
+                self._conduct.spend(source, Ask.EXPIRED, now)
             return False
         except Forged as forged:
             _blame(source, forged.why, outputs)
@@ -203,11 +235,13 @@ class Membership:
             _blame(source, flaw, outputs)
             return False
         if record.node == self._me:
-            self._take_record_of_self(record, source, outputs)
+            self._take_record_of_self(record, source, now, outputs)
             return False
         entry = self._table.get(record.node)
         if entry is not None and _rank(record, signed) <= _rank(entry.record, entry.signed):
             return False
+        if entry is not None:
+            self._turnover.renewed(record.node, now)
         changes.setdefault(record.node, entry)
         if record.left:
             self._table.put(self._table.entry(record, signed, State.LEFT))
@@ -217,18 +251,16 @@ class Membership:
             self._standings.cleared(record.node)
         return True
 
-    def _is_known(self, signed: Signed) -> bool:
+    def _is_known(self, front: _Front, signed: Signed) -> bool:
         """Return whether opening it, which costs two signatures, can be left out."""
-        try:
-            front = _fronts.decode(signed.payload)
-        except msgspec.MsgspecError:
-            return False
         entry = self._table.get(front.node)
         if entry is None or front.incarnation > entry.incarnation:
             return False
         return front.incarnation < entry.incarnation or signed.payload == entry.signed.payload
 
-    def _take_record_of_self(self, record: MemberRecord, source: NodeId | None, outputs: list[Output]) -> None:
+    def _take_record_of_self(
+        self, record: MemberRecord, source: NodeId | None, now: float, outputs: list[Output]
+    ) -> None:
         own = self._own.record
         if record.boot > own.boot:
             if not self._is_over:
@@ -236,11 +268,19 @@ class Membership:
                 outputs.append(Superseded(record.boot, record.addresses))
         else:
             # Of an earlier boot, or made by someone with the same key and boot: this node is the one that stays.
-            self._refute(record.incarnation, source, outputs)
+            self._refute(record.incarnation, source, now, outputs)
 
-    def _take_claim_of_self(self, claim: Claim, source: NodeId | None, outputs: list[Output]) -> None:
-        if claim.incarnation >= self._own.record.incarnation:
-            self._refute(claim.incarnation, source, outputs)
+    def _take_claims_of_self(
+        self, incarnations: Sequence[int], source: NodeId | None, now: float, outputs: list[Output]
+    ) -> None:
+        """Answer all that one frame says of this node at once."""
+        believable = [each for each in incarnations if self._own.is_believable(each)]
+        if len(believable) < len(incarnations):
+            _blame(source, "an incarnation of this node that it cannot have had", outputs)
+        if not believable:
+            return
+        if max(believable) >= self._own.record.incarnation:
+            self._refute(max(believable), source, now, outputs)
         else:
             self._answer(source, outputs)
 
@@ -249,9 +289,14 @@ class Membership:
     ) -> Claim | None:
         """Take a claim about a member that is alive or suspect; return what goes on, `None` if it says nothing new."""
         node = claim.node
+        is_first = entry.state is State.ALIVE and node not in changes and claim.accuser != self._me
+        if is_first and not self._turnover.accuses(node, now):
+            self._conduct.refused["claims_too_often"] += 1
+            return None
         if claim.state == "failed":
             before = changes.get(node, entry)
-            if not is_comparison or before is None or not before.is_alive:
+            is_hasty = is_comparison or (self._is_connected(node) and not self._standings.had_time(node, now))
+            if not is_hasty or before is None or not before.is_alive:
                 changes.setdefault(node, entry)
                 self._table.put(entry.as_state(State.FAILED))
                 self._standings.gone(node, State.FAILED, now - _believed_age_s(claim, before))
@@ -320,12 +365,17 @@ class Membership:
     # --- time ---
 
     def next_timer(self) -> float:
-        return self._standings.next_timer()
+        due = self._standings.next_timer()
+        return due if due < self._refute_at else self._refute_at
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         """End suspicions that nobody refuted, and forget who is gone for long."""
         changes: Changes = {}
         claims: list[Claim] = []
+        if now >= self._refute_at:
+            self._refute_at = math.inf
+            if self._refuted >= self._own.record.incarnation:
+                self._refute(self._refuted, None, now, outputs)
         for node in self._standings.due(now):
             entry = self._table.get(node)
             if entry is None or entry.state is State.ALIVE:
@@ -342,6 +392,7 @@ class Membership:
             else:
                 self._table.remove(node)
                 self._standings.cleared(node)
+                self._turnover.forget(node)
                 outputs.append(MemberForgotten(node))
         # Not as news of its own: most nodes find this out at the same time, each by itself.
         self._tell(self._me, (), claims, changes, outputs)
@@ -370,6 +421,13 @@ class Membership:
             entry = self._table.get(node)
             if entry is not None:
                 outputs.append(_change_of(entry, before))
+
+
+def _front_of(signed: Signed) -> _Front | None:
+    try:
+        return _fronts.decode(signed.payload)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _change_of(entry: Entry, before: Entry | None) -> MemberChanged:

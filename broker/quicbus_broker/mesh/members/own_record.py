@@ -35,12 +35,13 @@ class OwnRecord:
         self.record = record
         self.signed = self._signing.seal_record(record)
 
-    def refute(self, incarnation: int) -> bool:
-        """Rise above `incarnation`; False where nobody honest can have come so far."""
-        if incarnation - self.record.incarnation > INCARNATION_STEP_MAX:
-            return False
+    def is_believable(self, incarnation: int) -> bool:
+        """Whether somebody honest can have come so far."""
+        return incarnation - self.record.incarnation <= INCARNATION_STEP_MAX
+
+    def refute(self, incarnation: int) -> None:
+        """Rise above `incarnation`."""
         self.begin(replace(self.record, incarnation=incarnation + 1))
-        return True
 
     def moved(self, *, addresses: tuple[str, ...] | None = None, via: tuple[bytes, ...] | None = None) -> bool:
         """Change what is given; False where that is what it says already."""

@@ -72,6 +72,12 @@ class Standings:
         self._since.pop(node, None)
         self._accusers.pop(node, None)
 
+    def had_time(self, node: NodeId, now: float) -> bool:
+        """Whether it has been suspect for so long that news of it, and its answer, have come around."""
+        if node not in self._accusers:
+            return False
+        return now - self._since[node] >= suspicion_timeout_s(self._config, 1, self._config.suspicion_confirmations) / 2
+
     # --- time
 
     def next_timer(self) -> float:

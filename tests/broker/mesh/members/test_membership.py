@@ -276,7 +276,7 @@ def test_a_record_and_a_claim_about_it_in_one_frame_are_one_change() -> None:
 
 def test_whoever_is_accused_and_connected_is_told_first() -> None:
     node = Node(sealed(A), connected=(A,))
-    assert node.take(failed(A))[0] == SendFrame(A, Update(claims=(failed(A),)))
+    assert node.take(suspect(A))[0] == SendFrame(A, Update(claims=(suspect(A),)))
     node = Node(sealed(A), connected=(A,))
     assert node.suspect(A)[0] == SendFrame(A, Update(claims=(suspect(A, by=ME),)))
 

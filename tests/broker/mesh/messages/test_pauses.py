@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quicbus import limits
 from quicbus.wire.node_frames import Pause, Resume
 from quicbus_broker.mesh.messages import pauses
 from quicbus_broker.mesh.messages.pauses import PAUSE_MAX_S, PAUSE_TIMEOUT_S, Pauses
@@ -124,7 +125,7 @@ def test_what_this_node_needs_is_said_again_before_it_is_over() -> None:
 
 
 def test_paused_filters_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauses.limits, "MAX_INTEREST_SIZE", 10)
+    monkeypatch.setattr(limits, "MAX_INTEREST_SIZE", 10)
     machine = Pauses()
     outputs: list[Output] = []
     for filter in ("123456", "12345", "1234", "1"):
