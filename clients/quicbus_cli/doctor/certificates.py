@@ -13,7 +13,7 @@ from quicbus.identity.keys import key_from_pem
 from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
 from quicbus.identity.proof import RENEW_GRACE_DAYS
 from quicbus_cli.doctor.finding import Finding, failure, ok, split_remedy, warning
-from quicbus_cli.doctor.folder import describe_duration
+from quicbus_cli.doctor.folder import check_secret, describe_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,11 @@ def look_at_credential(
         credential = read_credential(path)
     except CredentialError as error:
         return None, [failure("credential", *split_remedy(str(error)))]
-    findings = [check_role("credential", credential, Role.CLIENT), check_period("credential period", credential, now)]
+    findings = [
+        check_secret("credential file", path),
+        check_role("credential", credential, Role.CLIENT),
+        check_period("credential period", credential, now),
+    ]
     if trust is not None:
         findings.append(check_mesh(credential, trust.mesh, path))
         if credential.mesh == trust.mesh:

@@ -35,6 +35,7 @@ __all__ = [
     "check_files",
     "check_folder",
     "check_modes",
+    "check_secret",
     "describe_duration",
     "look_at_folder",
 ]
@@ -95,6 +96,15 @@ def check_modes(path: Path) -> Finding:
     if mode & stat.S_IWGRP:
         return warning("modes", f"its group may write to {path} ({mode:04o})", f"chmod 700 {path}")
     return ok("modes", f"folder {mode:04o}, secret files 0600")
+
+
+def check_secret(check: str, path: Path) -> Finding:
+    """Look whether a single file that holds a key is for its owner only."""
+    if os.name != "posix":
+        return skipped(check, f"this system has no modes; let nobody else have access to {path}")
+    if shown := _open_to_others(path.parent, [path.name]):
+        return failure(check, f"others may read {shown}", f"chmod 600 {path}")
+    return ok(check, f"{path}, for its owner only")
 
 
 def _open_to_others(path: Path, names: Sequence[str]) -> str:

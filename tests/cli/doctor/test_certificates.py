@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +46,16 @@ def test_a_good_credential_is_well_and_usable(tmp_path: Path) -> None:
     credential, findings = look_at_credential(saved(tmp_path, ALICE), NOW, TRUST)
     assert credential is not None
     assert set(states(findings).values()) == {State.OK}, findings
-    assert "client alice" in findings[0].seen
+    assert "client alice" in findings[1].seen
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_credential_that_others_may_read_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, ALICE)
+    path.chmod(0o644)
+    _, findings = look_at_credential(path, NOW, None)
+    assert findings[0].state is State.FAILURE
+    assert findings[0].remedy == f"chmod 600 {path}"
 
 
 def test_a_missing_credential_names_how_one_is_made(tmp_path: Path) -> None:
@@ -72,8 +82,8 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:
 def test_the_credential_of_a_node_is_not_for_clients(tmp_path: Path) -> None:
     credential, findings = look_at_credential(saved(tmp_path, AUTHORITY.issue_node("tokyo", now=NOW)), NOW, None)
     assert credential is None
-    assert findings[0].state is State.FAILURE
-    assert "that of a client is wanted" in findings[0].seen
+    assert findings[1].state is State.FAILURE
+    assert "that of a client is wanted" in findings[1].seen
     assert check_role("node", AUTHORITY.issue_node("tokyo"), Role.NODE).state is State.OK
 
 
