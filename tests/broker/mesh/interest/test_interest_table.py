@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from quicbus import limits
 from quicbus.topics import matches
 from quicbus.wire.node_frames import Discover, InterestEntry, InterestPiece, InterestSeen, Signed
 from quicbus_broker.mesh.config import MeshConfig
+from quicbus_broker.mesh.interest import interest_table
 from quicbus_broker.mesh.interest.interest_table import MAX_LOG_SLACK, InterestBase, InterestTable
 from quicbus_broker.mesh.interest.own_interest import OwnInterest
 from quicbus_broker.mesh.members.table import Entry, MemberTable
@@ -266,3 +268,53 @@ def test_in_whatever_order_pieces_come_tables_end_equal(seed: int) -> None:
     for topic in ("a", "b", "a/b", "x", "x/b"):
         wanted = {node for node in owners if any(matches(filter, topic) for filter in held[node])}
         assert set(here.who(topic)) == wanted, f"seed {seed}: {topic}"
+
+
+def test_a_member_may_want_so_many_bytes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_INTEREST_SIZE", 10)
+    here = Here()
+    assert isinstance(here.take(piece(ANN, 1, "12345", InterestEntry("1", "123")))[0], NewsLearned)
+    (offence,) = here.take(piece(ANN, 2, "12"))
+    assert isinstance(offence, Misbehaved)
+    assert here.table.dropped == {"interest_too_large": 1}
+    assert here.who("12") == []
+    here.take(piece(ANN, 2, removed=("12345",)))
+    here.take(piece(ANN, 3, "123456"))
+    assert here.who("123456") == [ANN]
+    here.take(piece(ANN, 4, "1234567890", reset=True))
+    assert here.who("1234567890") == [ANN]
+
+
+def test_the_pieces_kept_of_a_member_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interest_table, "MAX_LOG_SIZE_SLACK", 2_000)
+    here = Here()
+    for version in range(1, 50):
+        here.take(piece(ANN, version, "x" * 400, removed=("x" * 400,)))
+        assert sum(len(signed.payload) for signed in here.table.since(ANN, 1, 0)) < 2_000 + 5 * 400
+    assert here.table.version(ANN) == 49
+
+
+@pytest.mark.parametrize(
+    ("filter", "blocks"),
+    [("a/b", True), ("a/+", True), ("g/h", True), ("c", False), ("a", False), ("c/d", False), ("", False)],
+)
+def test_who_blocks_what_is_known_also_where_another_filter_covers_it(filter: str, blocks: bool) -> None:
+    here = Here()
+    here.take(piece(ANN, 1, InterestEntry("a/+", "", True), InterestEntry("g/h", "workers", True), "c", "c/#"))
+    assert here.table.blocks(ANN, filter) is blocks
+    assert not here.table.blocks(BEN, filter)
+
+
+def test_who_blocks_what_changes_with_its_interest() -> None:
+    here = Here()
+    here.take(piece(ANN, 1, InterestEntry("a/+", "", True)))
+    assert here.table.blocks(ANN, "a/b")
+    here.take(piece(ANN, 2, InterestEntry("a/+", "", False)))
+    assert not here.table.blocks(ANN, "a/b")
+
+
+def test_who_blocks_more_than_can_be_compared_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interest_table, "MAX_BLOCKING", 2)
+    here = Here()
+    here.take(piece(ANN, 1, *(InterestEntry(f"a/{number}/+", "", True) for number in range(3))))
+    assert here.table.blocks(ANN, "b")

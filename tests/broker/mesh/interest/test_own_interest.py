@@ -9,6 +9,7 @@ import pytest
 from quicbus.topics import matches
 from quicbus.wire.node_frames import InterestEntry, InterestPiece
 from quicbus_broker.mesh.config import MeshConfig
+from quicbus_broker.mesh.interest import own_interest
 from quicbus_broker.mesh.interest.own_interest import OwnInterest
 from quicbus_broker.mesh.members.table import Entry, MemberTable
 from quicbus_broker.mesh.outputs import NewsLearned, Output, SpreadReached, State
@@ -275,3 +276,19 @@ def test_others_know_of_every_topic_that_is_wanted(seed: int) -> None:
         told.own.discard(*each)
     told.flush()
     assert told.known == {}, f"seed {seed}"
+
+
+def test_what_there_is_no_room_for_is_counted_and_told_once_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_interest, "MAX_TOLD_SIZE", 10)
+    told = Told()
+    for filter, group in (("123456", ""), ("78", "x" * 9), ("90", "")):
+        told.own.add(filter, group, False)
+    told.flush()
+    assert told.known == {("123456", ""): False, ("90", ""): False}
+    assert told.own.unannounced == 1
+    told.own.discard("123456", "", False)
+    told.own.discard("78", "x" * 9, False)
+    told.own.add("abcdefgh", "", True)
+    told.flush()
+    assert told.known == {("90", ""): False, ("abcdefgh", ""): True}
+    assert told.own.unannounced == 0

@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from quicbus.wire.bundles import EVERYONE, KIND_BROADCAST, Bundle, BundleBatch
-from quicbus.wire.node_frames import Graft, IHave, InterestPiece, MemberRecord, Prune, Signed
+from quicbus.wire.node_frames import Graft, Head, IHave, InterestPiece, MemberRecord, Prune, Signed
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.messages.broadcast import EAGER_AT_FIRST, MAX_COPIES, MAX_GRAFTS, SHORTER_HOPS, Broadcast
+from quicbus_broker.mesh.messages.missing import MAX_MISSING
 from quicbus_broker.mesh.outputs import Misbehaved, Output, SendBundle, SendFrame
 
 if TYPE_CHECKING:
@@ -536,3 +537,59 @@ def test_crash_of_many_nodes_is_repaired(share: float) -> None:
         mesh.notice(node)
     mesh.run(20.0)
     assert mesh.missed() == 0
+
+
+# --- what was told while joining ---
+
+
+def told_of(number: int, *neighbors: bytes) -> Node:
+    """A node that has joined, was told that the origin had come to `number`, and has been a member for a minute."""
+    node = Node(*neighbors)
+    node.machine.heads_told.told(Head(ORIGIN, 1, number, (number,)))
+    for head in node.machine.heads_told.begin(node.now, lambda origin: 1):
+        node.machine.set_head(head.origin, head.boot, head.bundle)
+    node.wait(60.0)
+    return node
+
+
+def test_a_head_that_two_neighbors_contradict_keeps_no_broadcast_back() -> None:
+    node = told_of(1_000_000, A, B)
+    reopened: list[tuple[bytes, int]] = []
+    node.machine.on_head_dropped = lambda origin, boot: reopened.append((origin, boot))
+    assert not node.take(A, bundle(7))[0]
+    assert not node.take(A, bundle(8))[0]
+    assert node.take(B, bundle(8))[0]
+    assert node.take(A, bundle(9))[0]
+    assert reopened == [(ORIGIN, 1)]
+    assert node.counters.dropped == {"replayed": 2, "head_doubted": 1}
+
+
+def test_what_two_neighbors_announce_is_asked_for_though_a_head_says_it_is_over() -> None:
+    node = told_of(1_000_000, A, B)
+    node.hear(A, IHave(bundles=((ORIGIN, 1, 8),)))
+    assert not any(isinstance(each, SendFrame) for each in node.wait(LONG))
+    node.hear(B, IHave(bundles=((ORIGIN, 1, 8),)))
+    assert SendFrame(B, Graft(bundles=((ORIGIN, 1, 8),))) in node.wait(LONG)
+
+
+def test_one_neighbor_alone_replays_in_vain() -> None:
+    node = told_of(100, A, B)
+    for number in range(1, 101):
+        assert not node.take(A, bundle(number))[0]
+    assert node.take(B, bundle(101))[0]
+    assert not node.take(B, bundle(100))[0]
+
+
+# --- what is made up ---
+
+
+def test_one_neighbor_that_announces_what_there_is_not_leaves_room_for_the_others() -> None:
+    node = Node(A, B)
+    half = MAX_MISSING // 2
+    node.hear(A, IHave(bundles=tuple((ORIGIN, 1, number) for number in range(1, half + 101))))
+    assert node.counters.dropped["too_many_missing"] == 100
+    node.hear(B, IHave(bundles=tuple((ORIGIN, 1, number) for number in range(half + 1, half + 101))))
+    assert node.counters.dropped["too_many_missing"] == 100
+    node.wait(20 * LONG)
+    node.hear(A, IHave(bundles=((ORIGIN, 1, MAX_MISSING),)))
+    assert node.counters.dropped["too_many_missing"] == 100

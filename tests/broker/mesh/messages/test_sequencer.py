@@ -9,7 +9,7 @@ from quicbus.wire.bundles import EVERYONE, BundleBatch
 from quicbus.wire.node_frames import Head
 from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.mesh.messages.reordering import HELD_OVERHEAD
-from quicbus_broker.mesh.messages.sequencer import Sequencer
+from quicbus_broker.mesh.messages.sequencer import MAX_LANES, Sequencer
 from quicbus_broker.mesh.outputs import Deliver, Output
 
 ME, ORIGIN, OTHER = b"m" * 16, b"o" * 16, b"p" * 16
@@ -319,3 +319,28 @@ def test_counters_follow_what_was_delivered() -> None:
     receiver.take(1)
     receiver.take(2)
     assert (receiver.counters.delivered, receiver.counters.hops_sum, receiver.counters.hops_max) == (2, 4, 2)
+
+
+def test_after_a_head_turned_out_wrong_each_lane_begins_with_what_comes_next() -> None:
+    receiver = Receiver()
+    receiver.sequencer.set_head(Head(ORIGIN, 1, 0, (10**9, 10**9)))
+    assert receiver.take(50) == []
+    receiver.sequencer.reopen(ORIGIN, 2)
+    assert receiver.take(51) == []
+    receiver.sequencer.reopen(ORIGIN, 1)
+    assert receiver.sequencer.heads() == [Head(ORIGIN, 1, 0, (0,) * MAX_LANES)]
+    assert receiver.take(52) == [52]
+    assert receiver.take(54) == []
+    assert receiver.take(53) == [53, 54]
+    assert receiver.take(7, lane=1) == [7]
+    assert receiver.counters.lost_in_mesh == 0
+
+
+def test_what_names_a_lane_of_which_nothing_is_known_waits_no_longer_than_for_a_gap() -> None:
+    receiver = Receiver()
+    receiver.sequencer.set_head(Head(ORIGIN, 1, 0, (10**9,)))
+    receiver.sequencer.reopen(ORIGIN, 1)
+    assert receiver.take(1, direct=True, after=((EVERYONE, 0, 60),)) == []
+    assert receiver.wait(GAP_S) == [1001]
+    assert receiver.counters.lost_in_mesh == 0
+    assert receiver.take(61) == [61]
