@@ -75,7 +75,7 @@ async def test_nothing_is_asked_for_before_the_last_third(path: Path) -> None:
     kept = Kept(path)
     assert 10 * 86_400 <= await kept.keep() <= 11 * 86_400
     assert (kept.office.asked, kept.events) == ([], [])
-    assert kept.renewal.expires_in_s == pytest.approx(20 * 86_400, abs=1)
+    assert kept.renewal.expires_in_s == pytest.approx(20 * 86_400, abs=600)
 
 
 async def test_a_file_is_rewritten_for_the_same_key(path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_a_file_is_rewritten_for_the_same_key(path: Path) -> None:
     (told,) = kept.events
     assert isinstance(told, CredentialRenewed)
     assert (told.path, told.why) == (str(path), "")
-    assert kept.renewal.expires_in_s == pytest.approx(30 * 86_400, abs=60)
+    assert kept.renewal.expires_in_s == pytest.approx(30 * 86_400, abs=600)
     await kept.keep()
     assert len(kept.office.asked) == 1
 
@@ -146,7 +146,7 @@ async def test_a_failure_is_tried_again_and_warned_of_near_the_end(path: Path) -
     assert 0 < await kept.keep() <= 1.5
     (told,) = kept.events
     assert isinstance(told, CredentialExpiring)
-    assert told.expires_in_s == pytest.approx(43_200, abs=1)
+    assert told.expires_in_s == pytest.approx(43_200, abs=600)
     assert told.why == "nobody has the key; try again"
     await kept.keep()
     assert len(kept.office.asked) == 1, "not before the pause is over"

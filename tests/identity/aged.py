@@ -16,7 +16,7 @@ __all__ = ["aged_folder"]
 
 
 def aged_folder(authority: Authority, folder: Path, name: str, age_days: float) -> Path:
-    """Prepare the folder of a node whose certificates were issued for 30 days so long ago; the authority must be older."""
+    """Prepare the folder of a node whose certificates were issued for 30 days so long ago; the authority is older."""
     node = prepare_node_folder(authority, name, folder)
     local = Credential.load(folder / "credential.pem")
     issued = dt.datetime.now(dt.UTC) - dt.timedelta(days=age_days)
