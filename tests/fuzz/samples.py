@@ -77,6 +77,7 @@ def client_frames() -> list[Frame]:
         frames.SpreadWanted(id=1, subscription=1),
         frames.Spread(id=1, nodes=2),
         frames.Brokers(brokers=("quic://h:1",)),
+        frames.Permissions(publish=("a/#",), deny_publish=("a/b",), subscribe=("c/+",), deny_subscribe=("c/d",)),
     ]
 
 

@@ -46,6 +46,11 @@ class Grant:
         self._allowed = {action: tuple(self._split(action, is_deny=False)) for action in Action}
         self._denied = {action: tuple(self._split(action, is_deny=True)) for action in Action}
 
+    @property
+    def rules(self) -> int:
+        """How many rules it holds."""
+        return sum(map(len, (*self._allowed.values(), *self._denied.values())))
+
     def decide(self, action: Action, subject: str) -> Decision:
         """Decide on publishing to a valid topic, or on subscribing to a valid filter.
 
@@ -69,7 +74,7 @@ class Grant:
 
     def _split(self, action: Action, *, is_deny: bool) -> Iterator[_Granted]:
         for role, rule in self._rules(action, is_deny=is_deny):
-            yield _Granted(SplitFilter(rule.filter_for(self.name)), role, rule)
+            yield _Granted(rule.split_for(self.name), role, rule)
 
     def _rules(self, action: Action, *, is_deny: bool) -> Iterator[tuple[Role, Rule]]:
         for role in self.roles:

@@ -18,6 +18,8 @@ class Policy:
         self.table = table or Table()
         self.restricts = self.table.restricts
         self._grants: dict[str, Grant] = {}
+        self._rules = 0
+        """Of all of them."""
         self._remembering: dict[Grant, None] = {}
         """Grants that have decided on a topic, also those that are no longer in `_grants`."""
         self._topics = 0
@@ -27,17 +29,16 @@ class Policy:
         """Decide by another table from now on. Grants that were given out are of the old one: ask for them again."""
         self.table = table
         self.restricts = table.restricts
-        self._grants.clear()
+        self._forget_grants()
         self._forget_topics()
 
     def grant(self, name: str) -> Grant:
         """Return what the table grants to a name. One that no certificate can have gets nothing of a table."""
         grant = self._grants.get(name)
         if grant is None:
-            if len(self._grants) >= limits.CACHED_GRANTS:
-                self._grants.clear()
             table = self.table if is_name(name) else Table(allows_unmatched=not self.restricts)
-            grant = self._grants[name] = Grant(table, name)
+            grant = Grant(table, name)
+            self._remember(grant)
         return grant
 
     def may_publish(self, grant: Grant, topic: bytes) -> bool:
@@ -68,6 +69,17 @@ class Policy:
         self._topics += 1
         self._topics_size += len(topic)
         return allowed
+
+    def _remember(self, grant: Grant) -> None:
+        # Other nodes say which names there are.
+        if len(self._grants) >= limits.CACHED_GRANTS or self._rules + grant.rules > limits.CACHED_RULES:
+            self._forget_grants()
+        self._grants[grant.name] = grant
+        self._rules += grant.rules
+
+    def _forget_grants(self) -> None:
+        self._grants.clear()
+        self._rules = 0
 
     def _forget_topics(self) -> None:
         for grant in self._remembering:

@@ -35,7 +35,7 @@ class PermissionsSource:
 
         A file that was there once and is gone is an error: without its table everyone might do everything.
         """
-        is_there = self._must_be_there or self._path.exists()
+        is_there = self._must_be_there or _may_exist(self._path)
         table = read_table(self._path) if is_there else Table()
 
         def apply() -> str:
@@ -44,3 +44,11 @@ class PermissionsSource:
             return f"{TABLE_NAME}: {table}" + ("" if is_there else f" (there is no {self._path})")
 
         return apply
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether there is such a file, or nobody can tell: reading it says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import translate
 from functools import cached_property
+
+from quicbus.topics import SplitFilter
 
 __all__ = ["NAME_PLACE", "Action", "Role", "Rule", "Table"]
 
@@ -25,9 +27,17 @@ class Rule:
 
     filter: str
     line: int
+    _split: SplitFilter | None = field(init=False, repr=False, compare=False)
+    """Of a filter that is the same for all names."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_split", None if NAME_PLACE in self.filter else SplitFilter(self.filter))
 
     def filter_for(self, name: str) -> str:
         return self.filter.replace(NAME_PLACE, name)
+
+    def split_for(self, name: str) -> SplitFilter:
+        return self._split or SplitFilter(self.filter_for(name))
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,14 @@ def test_decisions_are_remembered_in_bounds(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(policy._grants) <= 3
 
 
+def test_rules_are_remembered_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CACHED_RULES", 10)
+    policy = Policy(Table((role("*", publish=["a", "b/${name}"], deny_subscribe=["c"]),)))
+    for index in range(30):
+        assert may_publish(policy, f"n{index}", f"b/n{index}")
+        assert sum(grant.rules for grant in policy._grants.values()) <= 10
+
+
 def test_long_topics_are_remembered_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CACHED_DECISIONS_SIZE", 1000)
     policy = Policy(Table(allows_unmatched=False))
