@@ -35,6 +35,8 @@ __all__ = ["AuthorityService"]
 
 CONCURRENCY = 2
 """Requests that are answered at a time: each is a few signatures and small files, in a thread."""
+MAX_WAITING = 256
+"""Requests of other nodes that wait for their turn; whoever asked the oldest has given up by then."""
 _NOBODY = (
     "no node with the authority's key can be reached now; start the broker that has it (the first one of the mesh, see "
     "`quicbus peers`) and try again"
@@ -60,12 +62,15 @@ class AuthorityService:
         self._log = logger_for("quicbus_broker.enrolment", node=node.hex())
 
     async def serve(self) -> None:
-        """Answer other nodes where this one has the key. May be called again, when it has got it."""
+        """Answer other nodes where this one has the key; raises `QuicbusError`. May be called again, when it has it."""
         if self._serves or self._issuer() is None:
             return
+        bus = self._bus()
+        bus.on(AUTHORITY_TOPIC, group=AUTHORITY_GROUP, concurrency=CONCURRENCY, max_pending=MAX_WAITING)(
+            self._on_request
+        )
         self._serves = True
-        self._bus().on(AUTHORITY_TOPIC, group=AUTHORITY_GROUP, concurrency=CONCURRENCY)(self._on_request)
-        await self._bus().wait_handlers()
+        await bus.wait_handlers()
 
     async def ask(self, request: IssueRequest) -> Issued:
         """Return what was issued; raises `ProofRefused`, with NOT_AVAILABLE where no authority can be reached."""

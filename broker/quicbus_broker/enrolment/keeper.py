@@ -91,7 +91,10 @@ class CertificateKeeper:
 
     async def look(self) -> float:
         """Do what is due now; return the seconds until something is again."""
-        await self._authority.serve()
+        try:
+            await self._authority.serve()
+        except QuicbusError as error:
+            self._log.warning("= other nodes can't ask for certificates here, tried again: %s", error)
         waits = [LONGEST_SLEEP_S]
         for charge in (self._node, self._local):
             try:

@@ -61,7 +61,7 @@ class FakeBus:
         await self.authority(request)
         return Request(request.replies[0])
 
-    def on(self, topic: str, *, group: str | None = None, concurrency: int = 1) -> Callable[[Any], Any]:
+    def on(self, topic: str, *, group: str | None = None, **_: int) -> Callable[[Any], Any]:
         return lambda function: self.handlers.setdefault((topic, group), function)
 
     async def wait_handlers(self) -> None: ...
