@@ -267,7 +267,7 @@ class Broker:
         exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=clock)
         edge = self._edge = Edge(exchange, settings.edge_limits)
         permissions = PermissionsSource(settings, edge.permit)
-        self._reloading = Reloading((permissions.read,), self._log)
+        self._reloading = Reloading((permissions.read,), self._log, edge.permit_more)
         self._reloading.load()
         admission = edge.admission(identity.verifier())
         # Round trips are fractions of a millisecond; the clock of uvloop has milliseconds only.

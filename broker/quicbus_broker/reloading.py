@@ -28,11 +28,20 @@ read and says so in a line; that is called in the event loop and does not fail."
 
 
 class Reloading:
-    """Of one broker. `parts` are read in their order, and applied in it once all of them could be read."""
+    """Of one broker. `parts` are read in their order, and applied in it once all of them could be read.
 
-    def __init__(self, parts: Sequence[Reloadable], log: logging.LoggerAdapter[Any] | logging.Logger) -> None:
+    `go_on` does a little more of what follows from that, and tells whether there is more to do.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Reloadable],
+        log: logging.LoggerAdapter[Any] | logging.Logger,
+        go_on: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._parts = tuple(parts)
         self._log = log
+        self._go_on = go_on
         self._lock = asyncio.Lock()
 
     def load(self) -> None:
@@ -52,6 +61,8 @@ class Reloading:
                 self._log.error("= not reloaded, everything stays as it was: %s", error)
                 raise
             lines = tuple(apply() for apply in changes)
+            while self._go_on():  # noqa: ASYNC110 (it gives the loop a turn)
+                await asyncio.sleep(0)
             self._log.info("= reloaded: %s", "; ".join(lines))
             return lines
 

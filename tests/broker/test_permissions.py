@@ -22,6 +22,7 @@ from quicbus.wire.frames import (
     Subscribed,
     SubscriptionClosed,
 )
+from quicbus_broker.edge.server import PERMITTED_AT_A_TIME
 from quicbus_broker.permissions.read_table import parse_table
 from tests.broker.fakes import NODE, FakeClient
 from tests.broker.test_exchange import LIMA, TOKYO, Node
@@ -65,6 +66,8 @@ class RestrictedNode(Node):
 
     def permit(self, table: str) -> None:
         self.edge.permit(parse_table(table, "quicbus.toml"))
+        while self.edge.permit_more():
+            pass
         self.turn()
 
     def named(self, name: str) -> FakeClient:
@@ -272,6 +275,24 @@ def test_publishing_is_decided_by_the_new_table_at_once() -> None:
     assert Permissions() in frames
     sensor.publish("anything", b"x")
     assert refused(sensor) == []
+
+
+def test_of_many_sessions_some_are_gone_through_at_a_time_and_none_publishes_by_the_old_table() -> None:
+    node = RestrictedNode()
+    workers = [node.named(f"worker-{index}") for index in range(PERMITTED_AT_A_TIME + 3)]
+    for worker in workers:
+        worker.subscribe("jobs/a")
+        worker.frames()
+
+    node.edge.permit(parse_table('[permissions]\ndefault = "deny"\n', "f"))
+    assert len(node.router) == 3
+    workers[-1].publish("results/a", b"x")
+    assert refused(workers[-1]) == [("not_permitted", "results/a")]
+    workers[-2].vanish()
+    assert not node.edge.permit_more()
+
+    assert len(node.router) == 0
+    assert node.is_balanced()
 
 
 def test_sessions_that_are_not_admitted_or_gone_do_not_mind_another_table() -> None:

@@ -57,6 +57,17 @@ async def test_all_parts_are_read_before_one_is_applied() -> None:
     assert (first.applied, second.applied) == (["a", "a"], ["b", "b"])
 
 
+async def test_a_reload_is_over_when_all_that_follows_from_it_is_done() -> None:
+    left = [3]
+
+    def go_on() -> bool:
+        left[0] -= 1
+        return left[0] > 0
+
+    await Reloading((Part("a").read,), LOG, go_on).reload()
+    assert left == [0]
+
+
 async def test_requests_in_the_folder_are_answered_each(tmp_path: Path) -> None:
     part = Part("a")
     serving = asyncio.create_task(Reloading((part.read,), LOG).serve(tmp_path))

@@ -39,7 +39,8 @@ class Permissions:
         self.refresh()
 
     def refresh(self) -> None:
-        """Go on with the table that the policy has now."""
+        """Go on with the table that the policy has now; what is asked here goes by it in any case."""
+        self._table = self._policy.table
         self._grant = None if self._name is None else self._policy.grant(self._name)
         self._is_unrestricted = self._grant is None or self._grant.is_unrestricted
 
@@ -64,12 +65,16 @@ class Permissions:
         """Whether a (valid) filter is allowed. One that may match a reply topic must match the session's own only."""
         if filter.startswith(_RESERVED_TEXT):  # leading wildcards match no `$` topics
             return filter.startswith(self._own_reply_prefix) or (self._name is None and not _may_match_reply(filter))
+        if self._table is not self._policy.table:
+            self.refresh()
         return self._grant is None or self._grant.decide(Action.SUBSCRIBE, filter).allowed
 
     def may_publish(self, topic: bytes) -> bool:
         """Whether a (valid) topic is allowed: a reply topic must be a whole one."""
         if topic.startswith(RESERVED):
             return is_reply_topic(topic) or (self._name is None and not topic.startswith(REPLIES))
+        if self._table is not self._policy.table:
+            self.refresh()
         grant = self._grant
         return self._is_unrestricted or grant is None or self._policy.may_publish(grant, topic)
 
