@@ -71,6 +71,7 @@ class HostileNode(Signer):
         super().__init__(credential, authority)
         self.me = credential.node_id
         self.frames: list[Frame] = []
+        self.bundles: list[Bundle] = []
         self.termination: Terminated | None = None
         self._link: Link | None = None
         self._changed = asyncio.Event()
@@ -134,7 +135,8 @@ class HostileNode(Signer):
         self.frames.append(frame)
         self._changed.set()
 
-    def bundle_arrived(self, link: Link, bundle: Bundle) -> None: ...
+    def bundle_arrived(self, link: Link, bundle: Bundle) -> None:
+        self.bundles.append(bundle)
 
     def turn_ends(self) -> None: ...
 
@@ -160,9 +162,11 @@ class HostileNode(Signer):
 
 
 @contextlib.asynccontextmanager
-async def hostile_to(broker: Broker, authority: Authority, name: str = "mallory") -> AsyncIterator[HostileNode]:
-    """A node of the mesh, unknown so far, with an open link to a broker."""
-    credential = authority.issue_node(name)
+async def hostile_to(
+    broker: Broker, authority: Authority, name: str = "mallory", credential: Credential | None = None
+) -> AsyncIterator[HostileNode]:
+    """A node of the mesh, unknown so far unless it has a credential, with an open link to a broker."""
+    credential = credential or authority.issue_node(name)
     node = HostileNode(credential, authority)
     clock = asyncio.get_running_loop().time
     configuration = EngineConfiguration(
