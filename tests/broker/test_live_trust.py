@@ -16,9 +16,11 @@ from quicbus.identity.rotation import start_rotation
 from quicbus.identity.trust import Revocation
 from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CloseCode
+from quicbus.wire.frames import Trust
 from quicbus_broker import Broker, BrokerSettings
 from quicbus_broker.events import MemberRevoked, TrustChanged
 from tests.system.buses import eventually
+from tests.system.hostile_node import hostile_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,6 +112,38 @@ async def test_a_revoked_node_leaves_and_its_clients_go_elsewhere(tmp_path: Path
         again = Broker(BrokerSettings(data_dir=tmp_path / "rogue", listen="127.0.0.1:0"))
         with pytest.raises(quicbus.CredentialError, match="the key of this node, rogue"):
             await again.__aenter__()
+
+
+async def test_a_revoked_node_that_does_not_stop_is_read_no_more_and_then_refused(tmp_path: Path) -> None:
+    authority = make_folder(tmp_path / "first")
+    rogue = authority.issue_node("rogue")
+    async with asyncio.timeout(20), broker(tmp_path / "first") as first:
+        async with hostile_to(first, authority, credential=rogue) as hostile:
+            hostile.introduce(first.node_id)
+            await eventually(lambda: first.statistics().mesh.members == {"alive": 2})
+            revoke(tmp_path / "first", rogue)
+            await hostile.wait_frame(Trust)
+            hostile.introduce(first.node_id)
+            ended = await hostile.wait_closed()
+            assert ended.code == CloseCode.CREDENTIAL_REVOKED
+        refusal = first._opened_mesh.driver.refusal(rogue.node_id, 1)
+        assert refusal is not None
+        assert refusal.code == CloseCode.CREDENTIAL_REVOKED
+        assert first.statistics().mesh.members == {"alive": 1}
+        assert not first.statistics().mesh.dropped
+
+
+async def test_a_node_that_was_revoked_before_it_came_is_told_so_once(tmp_path: Path) -> None:
+    authority = make_folder(tmp_path / "first")
+    rogue = authority.issue_node("rogue")
+    revoke(tmp_path / "first", rogue)
+    async with asyncio.timeout(20), broker(tmp_path / "first") as first:
+        async with hostile_to(first, authority, credential=rogue) as hostile:
+            hostile.introduce(first.node_id)
+            ended = await hostile.wait_closed()
+            assert [type(frame) for frame in hostile.frames] == [Trust]
+            assert ended.code == CloseCode.CREDENTIAL_REVOKED
+        assert first.statistics().mesh.members == {"alive": 1}
 
 
 async def test_another_certificate_on_disk_is_shown_to_whoever_dials_and_no_session_ends(tmp_path: Path) -> None:
