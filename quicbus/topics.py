@@ -135,7 +135,11 @@ class SplitFilter:
         missing = len(other._levels) - len(self._levels)
         if missing < 0 or (not self._is_open and (missing or other._is_open)):
             return False
-        return all(mine in ("+", theirs) for mine, theirs in zip(self._levels, other._levels, strict=False))
+        # Loops, not all(...): a generator costs half of the comparison.
+        for mine, theirs in zip(self._levels, other._levels, strict=False):
+            if mine != theirs and mine != "+":
+                return False
+        return True
 
     def overlaps(self, other: SplitFilter) -> bool:
         if {self._first, other._first} in ({"$", "+"}, {"$", "#"}):
@@ -143,8 +147,10 @@ class SplitFilter:
         missing = len(other._levels) - len(self._levels)
         if (missing > 0 and not self._is_open) or (missing < 0 and not other._is_open):
             return False
-        pairs = zip(self._levels, other._levels, strict=False)
-        return all(mine == theirs or mine == "+" or theirs == "+" for mine, theirs in pairs)
+        for mine, theirs in zip(self._levels, other._levels, strict=False):
+            if mine != theirs and mine != "+" and theirs != "+":
+                return False
+        return True
 
 
 def _check_filter(whole: str, filter: str, offset: int) -> bytes:
