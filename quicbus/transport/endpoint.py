@@ -46,6 +46,8 @@ MAX_ROUNDS = 4
 """Of sessions writing to each other in one turn; what is left then has a turn of its own."""
 CLOSE_TIMEOUT_S = 1.0
 FLOOD_CHECK_S = 1.0
+MAX_STRANGERS_TIMED = 8
+"""Of one turn: a thousand handshakes that began together and say something again together would hold it up 0.2 s."""
 TIMER_GRANULARITY_S = 0.001
 """An engine whose timer stays due must not keep the loop from everything else."""
 
@@ -386,10 +388,13 @@ class Endpoint:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
+        strangers = 0
         for connection in self._timers.pop_due(now):
             when = connection.deadline()
             if when is not None and when > now:
                 self._timers.schedule(connection, when)
+            elif connection.is_stranger and (strangers := strangers + 1) > MAX_STRANGERS_TIMED:
+                self._timers.schedule(connection, now + TIMER_GRANULARITY_S)
             else:
                 connection.handle_timer(now)
                 self._touched[connection] = None

@@ -531,4 +531,4 @@ async def test_a_broker_serves_on_among_random_and_mutated_datagrams(engine: str
     transport = statistics["transport"]
     assert sum(transport["dropped"].values()) > ROUNDS * PER_ROUND // 10
     # Those that get past the door are broken handshakes; they end, and were never many at a time.
-    assert (transport["accepted"] > 50) is (retry == "never")
+    assert (transport["accepted"] > 20) is (retry == "never")
