@@ -44,6 +44,8 @@ class Outcome:
     resident: tuple[int, int, int]
     """Before, the most that was seen, and after."""
     descriptors: tuple[int, int]
+    busy: tuple[float, float]
+    """Share of a processor that the broker used, quiet and under attack."""
     left_over: dict[str, int]
     """What there is more of than when the arena was opened, by name."""
 
@@ -86,6 +88,24 @@ class Speaker:
             if told["event"] in events:
                 return told
         return None
+
+
+class Use:
+    """How much of a processor a process uses, from one call of `share` to the next."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._at, self._used = time.monotonic(), self._cpu_s()
+
+    def share(self) -> float:
+        at, used = time.monotonic(), self._cpu_s()
+        share = (used - self._used) / max(1e-9, at - self._at)
+        self._at, self._used = at, used
+        return share
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
 
 
 class Arena:
@@ -163,8 +183,10 @@ class Arena:
         _succeeded(self._attacker.hear("ready", "failed"))
         before, resident, descriptors = self.statistics(), self.resident(), self.descriptors()
         self.end_phase()
+        use = Use(self._process)
         time.sleep(quiet_s)
         quiet = self.end_phase()
+        idle = use.share()
         peak = resident
         begin = time.monotonic()
         self._attacker.say("go")
@@ -172,6 +194,7 @@ class Arena:
             peak = max(peak, self.resident())
             time.sleep(LOOK_S)
         _succeeded(told)
+        busy = use.share()
         attacked = self.end_phase()
         peak = max(peak, self.resident())
         if is_small:
@@ -192,6 +215,7 @@ class Arena:
             attacked=attacked,
             resident=(resident, peak, self.resident()),
             descriptors=(descriptors, self.descriptors()),
+            busy=(idle, busy),
             left_over=self.left_over(),
         )
 

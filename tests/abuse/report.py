@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "document", "row"]
 
-COLUMNS = ("attack", "made", "p99 quiet", "attacked", "ratio", "lost", "RSS MiB", "fds", "counted by the broker")
+COLUMNS = ("attack", "made", "p99 quiet", "attacked", "ratio", "lost", "CPU", "RSS MiB", "fds", "counted by the broker")
 _UNTOLD = ("transport.bytes", "transport.datagrams", "transport.closed", "books.", "edge.connections", "mesh.")
 """Counters that rise with everything."""
 _TOLD_MAX = 5
@@ -30,9 +30,9 @@ Written by `make abuse`. A broker process with its default settings, a publisher
 quiet p99 of the pair is measured, then the p99 during the attack; then the broker has up to a minute to get rid of what
 the attack left open. The pair must lose nothing, and its p99 must stay within {RATIO_MAX:g} times the quiet one.
 
-*made*: what the attacker did, and how it ended. *RSS*: before, the most during the attack, after. *fds*: open file
-descriptors before and after. Attacker, pair and broker share the processors, so that an attack also takes time from the
-pair by what it costs itself.
+*made*: what the attacker did, and how it ended. *CPU*: of one processor, by the broker, before and during. *RSS*:
+before, the most during the attack, after. *fds*: open file descriptors before and after. Attacker, pair and broker
+share the processors, so that an attack also takes time from the pair by what it costs itself.
 
 A small version of each attack runs in `make test`, where what was made and counted must be exact; nothing there depends
 on time. Attacks by members of a mesh, who have a node certificate, are tested in `tests/system/test_mesh_hostile.py`.
@@ -49,6 +49,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
         f"{outcome.attacked.p99_ms:.1f} ms",
         f"{outcome.ratio:.1f}",
         str(outcome.lost),
+        f"{outcome.busy[0]:.0%} / {outcome.busy[1]:.0%}",
         f"{before} / {peak} / {after}",
         f"{outcome.descriptors[0]} / {outcome.descriptors[1]}",
         _pairs(_telling(outcome.counted)),
@@ -60,7 +61,7 @@ def document(outcomes: Sequence[Outcome], command: str) -> str:
     parts = [INTRODUCTION, f"Measured with `{command}` on {_machine()}.\n"]
     for engine in dict.fromkeys(outcome.engine for outcome in outcomes):
         parts.append(f"## Broker on {engine}\n")
-        lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * 6 + "---|"]
+        lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * 7 + "---|"]
         lines += [f"| {' | '.join(row(each))} |" for each in outcomes if each.engine == engine]
         parts.append("\n".join(lines) + "\n")
     parts.append("## The attacks\n")

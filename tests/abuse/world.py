@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from quicbus.transport.engine import EngineConfiguration
 from quicbus.transport.engines import engine_named
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import ALPN
+from tests.abuse.crafted import loopback
 from tests.system.stranger import Stranger
 
 if TYPE_CHECKING:
@@ -95,11 +97,20 @@ class World:
             await asyncio.sleep(BURST_S)
 
     @contextlib.asynccontextmanager
-    async def strangers(self, host: str = "127.0.0.1", *, engine: str = "auto") -> AsyncIterator[Strangers]:
-        """A socket at a loopback address that dials the broker."""
+    async def strangers(self, *hosts: str, engine: str = "auto") -> AsyncIterator[Strangers]:
+        """Sockets at loopback addresses that dial the broker in turn."""
         settings = EndpointSettings(handshake_timeout_s=WAIT_S, idle_timeout_s=30.0, keep_alive_s=10.0)
-        async with await Endpoint.open(bind=(host, 0), engine=engine_named(engine), settings=settings) as endpoint:
-            yield Strangers(self, endpoint)
+        async with contextlib.AsyncExitStack() as stack:
+            opening = [
+                Endpoint.open(bind=(host, 0), engine=engine_named(engine), settings=settings)
+                for host in hosts or ("127.0.0.1",)
+            ]
+            endpoints = [await stack.enter_async_context(await each) for each in opening]
+            yield Strangers(self, endpoints)
+
+    def crowd_hosts(self, number: int) -> list[str]:
+        """Addresses of a crowd of its own `number`: more than one, so that what one address may do is no bound."""
+        return [loopback(256 * (1 + number) + at) for at in range(self.chosen(2, 16))]
 
     async def until(self, condition: Callable[[], bool], deadline_s: float) -> None:
         """Wait for what nobody tells, at most so long."""
@@ -125,11 +136,11 @@ class World:
 
 
 class Strangers:
-    """Dials from one socket."""
+    """Dials from some sockets in turn."""
 
-    def __init__(self, world: World, endpoint: Endpoint) -> None:
+    def __init__(self, world: World, endpoints: list[Endpoint]) -> None:
         self._world = world
-        self._endpoint = endpoint
+        self._endpoints = itertools.cycle(endpoints)
 
     def dial(self, configuration: EngineConfiguration | None = None) -> Stranger:
         made: list[Stranger] = []
@@ -138,7 +149,7 @@ class Strangers:
             made.append(Stranger(connection))
             return made[0]
 
-        self._endpoint.dial(self._world.address, configuration or self._world.configuration, make)
+        next(self._endpoints).dial(self._world.address, configuration or self._world.configuration, make)
         return made[0]
 
     async def connected(self) -> Stranger:

@@ -42,7 +42,7 @@ async def lying_tables(world: World) -> None:
     """Each lie closes its connection: come again and lie again."""
     credential = world.authority.issue_client("liar")
     batches = [lying(table) for table in LIES] + [lying(struct.pack("<HH", 3, 2), 0xFFFFFFFF)]
-    async with world.strangers(loopback(11)) as strangers:
+    async with world.strangers(*world.crowd_hosts(11)) as strangers:
         await world.go()
         async for number in world.paced(50, 15):
             stranger = await strangers.proven(credential)

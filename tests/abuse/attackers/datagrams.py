@@ -17,6 +17,10 @@ __all__ = ["ATTACKS"]
 RATE = 5_000
 ADDRESSES = 50_000
 """From which a flood comes, and how many different packets it has."""
+ANSWERED = "transport.retries_sent + transport.dropped.flood"
+"""A broker that is short of time for strangers drops what it would answer."""
+BEGUN = "transport.accepted + transport.dropped.handshake_share"
+ENDED = "transport.closed.handshake_timeout + edge.refused.handshake_timeout + transport.dropped.handshake_share"
 SYNC = 25
 """A small attack waits after so many datagrams until they were read: the smallest socket buffers hold more."""
 
@@ -142,14 +146,14 @@ ATTACKS = (
         "5,000 Initials/s with nothing real in them, from 50,000 addresses",
         bare_initials,
         made={"initials": 300},
-        counted={"transport.retries_sent": 300},
+        counted={ANSWERED: 300},
     ),
     Attack(
         "real initials",
         "5,000 Initials/s with a valid ClientHello, from 50,000 addresses",
         real_initials,
         made={"initials": 300},
-        counted={"transport.retries_sent": 300},
+        counted={ANSWERED: 300},
     ),
     Attack(
         "forged Retry tokens",
@@ -176,6 +180,6 @@ ATTACKS = (
         "500/s, each from an address of its own that answers the Retry and then says nothing",
         half_open,
         made={"begun": 60, "tokens used": 60},
-        counted={"transport.accepted": 60, "transport.closed.handshake_timeout + edge.refused.handshake_timeout": 60},
+        counted={BEGUN: 60, ENDED: 60},
     ),
 )

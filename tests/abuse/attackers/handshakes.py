@@ -12,7 +12,6 @@ from quicbus.identity import Authority, sign_proof
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Hello, Ping, Subscribed
 from tests.abuse.attackers.attack import Attack
-from tests.abuse.crafted import loopback
 from tests.abuse.shapes import subscribe
 from tests.system.stranger import hello
 
@@ -60,7 +59,7 @@ class Crowd:
 async def silent(world: World) -> None:
     """Complete handshakes and say nothing, until the broker closes them."""
     kept: list[Stranger] = []
-    async with world.strangers(loopback(1)) as strangers:
+    async with world.strangers(*world.crowd_hosts(1)) as strangers:
         await world.go()
 
         async def begin() -> None:
@@ -77,7 +76,7 @@ async def silent(world: World) -> None:
 async def churn(world: World) -> None:
     """Come, subscribe, and go: in order, without a word, with something under way, at once."""
     credential = world.authority.issue_client("churn")
-    async with world.strangers(loopback(2)) as strangers:
+    async with world.strangers(*world.crowd_hosts(2)) as strangers:
         await world.go()
 
         async def come_and_go(number: int) -> None:
@@ -134,12 +133,12 @@ async def wrong_credentials(world: World) -> None:
         stolen(authority),
         lambda stranger: Hello(version=1, kind="client", agent="stranger"),
     ]
-    await refused(world, shows, small=2 * len(shows), host=loopback(3))
+    await refused(world, shows, small=2 * len(shows), crowd=3)
 
 
-async def refused(world: World, shows: list[Callable[[Stranger], Hello]], *, small: int, host: str) -> None:
+async def refused(world: World, shows: list[Callable[[Stranger], Hello]], *, small: int, crowd: int) -> None:
     """Complete a handshake, show something in turn, and hear what the broker says to it."""
-    async with world.strangers(host) as strangers:
+    async with world.strangers(*world.crowd_hosts(crowd)) as strangers:
         await world.go()
 
         async def show(number: int) -> None:
@@ -155,7 +154,7 @@ async def refused(world: World, shows: list[Callable[[Stranger], Hello]], *, sma
 
 async def replayed_proofs(world: World) -> None:
     """Show a proof that was good in another session, over and over."""
-    async with world.strangers(loopback(4)) as strangers:
+    async with world.strangers(*world.crowd_hosts(4)) as strangers:
         victim = await strangers.connected()
         overheard = hello(world.authority.issue_client("alice"), victim.binding)
         victim.write(overheard)
@@ -178,7 +177,7 @@ async def replayed_proofs(world: World) -> None:
 async def wrong_protocol(world: World) -> None:
     """Offer no protocol that the broker speaks: TLS refuses each."""
     configuration = replace(world.configuration, alpn="h3")
-    async with world.strangers(loopback(5)) as strangers:
+    async with world.strangers(*world.crowd_hosts(5)) as strangers:
         await world.go()
 
         async def knock() -> None:

@@ -37,7 +37,7 @@ def send_without_first_byte(stranger: Stranger, size: int) -> None:
 async def without_first_byte(world: World) -> None:
     """Before the proof, where 64 KiB are allowed, and after it, where a client's credit and 1 MiB are."""
     credential = world.authority.issue_client("headless")
-    async with world.strangers(loopback(6), engine="aioquic") as strangers:
+    async with world.strangers(*world.crowd_hosts(6), engine="aioquic") as strangers:
         await world.go()
         unproven: list[Stranger] = []
         proven: list[Stranger] = []
@@ -62,7 +62,7 @@ async def without_first_byte(world: World) -> None:
 async def slow_loris(world: World) -> None:
     """Write a Hello one byte at a time, and one byte a second of a frame after the proof."""
     credential = world.authority.issue_client("loris")
-    async with world.strangers(loopback(7)) as strangers:
+    async with world.strangers(*world.crowd_hosts(7)) as strangers:
         await world.go()
         trickles: list[tuple[Stranger, Iterator[bytes]]] = []
 
@@ -136,7 +136,7 @@ async def answered(strangers: Strangers, stranger: Stranger, id: int) -> None:
 async def many_streams(world: World) -> None:
     """Open streams of unknown types, end them before their type, reset them: each closes its connection."""
     credential = world.authority.issue_client("streams")
-    async with world.strangers(loopback(10)) as strangers:
+    async with world.strangers(*world.crowd_hosts(10)) as strangers:
         await world.go()
         async for number in world.paced(50, 12):
             stranger = await strangers.proven(credential)
