@@ -111,7 +111,14 @@ def test_help_reads_like_a_table_of_contents(tmp_path: Path) -> None:
     shown = run_quicbus("--help")
     assert shown.code == 0
     sections = [line for line in shown.stdout.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert sections == ["Options:", "Begin here:", "Messages:", "Look and measure:", "Keys and certificates:"]
+    assert sections == [
+        "Options:",
+        "Begin here:",
+        "Messages:",
+        "Look and measure:",
+        "Keys and certificates:",
+        "Who may do what:",
+    ]
     assert "publish, pub" in shown.stdout
     assert run_quicbus() == shown
     assert run_quicbus("cert").stdout.startswith("Usage: quicbus cert [OPTIONS] COMMAND")
