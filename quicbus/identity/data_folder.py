@@ -92,6 +92,10 @@ if TYPE_CHECKING:
 __all__ = ["Changes", "DataFolder", "load_authority", "prepare_node_folder"]
 
 
+ROTATION_PAUSE = dt.timedelta(hours=1)
+"""How late a further authority may take over: looking reads the log of certificates."""
+
+
 def load_authority(path: str | os.PathLike[str]) -> Authority:
     """Read the authority of a data folder, to issue certificates; raises `DataFolderError`.
 
@@ -183,6 +187,7 @@ class DataFolder:
         self.trust = trust
         """What the mesh trusts. The object stays the same while the folder is open."""
         self._lock = lock
+        self._rotation_seen = dt.datetime.fromtimestamp(0, dt.UTC)
         self._watched = stamps(path)
 
     @classmethod
@@ -224,6 +229,8 @@ class DataFolder:
                 tidy(folder)
                 adopt_authority(folder)
                 follow_trust(folder)
+                if read_authority(folder) is not None:
+                    advance_rotation(folder, now)
                 authority = make_authority(folder, may_create_authority, now)
                 node = make_node(folder, authority, node_name, now, may_be_expired=may_be_expired)
                 make_credential(folder, authority, node, now)
@@ -274,16 +281,11 @@ class DataFolder:
     def renew(self, now: dt.datetime | None = None) -> bool:
         """Issue anew what is in the last third of its life, and tell whether `node` has changed.
 
-        Only with the authority's key here; keys, ids and names stay. A further authority takes over when its time has
-        come. Call it daily in a broker that runs for long.
+        Only with the authority's key here; keys, ids and names stay. Call it daily in a broker that runs for long.
         """
         if self.authority is None:
             return False
         now = now or dt.datetime.now(dt.UTC)
-        if advance_rotation(self.path, now):
-            with one_error(self.path):
-                reload_trust(self.path, self.trust, now)
-            self._follow_authorities()
         with one_error(self.path):
             node = renewed_node(self.path, self.authority, self.node, now)
             make_credential(self.path, self.authority, node, now)
@@ -335,9 +337,14 @@ class DataFolder:
     def reload(self, now: dt.datetime | None = None) -> Changes:
         """Take over what was replaced on disk since the last call, and tell what; costs a few `stat` where nothing was.
 
+        With the authority's key here this is also when a further authority takes over whose time has come: call it
+        every second or so, in a thread.
         Raises `DataFolderError` once for a file that can't be taken; what was in use stays in use.
         """
         now = now or dt.datetime.now(dt.UTC)
+        if self.authority is not None and abs(now - self._rotation_seen) >= ROTATION_PAUSE:
+            self._rotation_seen = now
+            advance_rotation(self.path, now)
         watched = stamps(self.path)
         if watched == self._watched:
             return Changes()

@@ -165,15 +165,30 @@ def test_a_running_broker_takes_the_steps_by_itself(folder: Path) -> None:
         assert old is not None
         start_rotation(folder, NOW)
         assert opened.reload(NOW).authorities
+        assert not opened.reload(SWITCH - DAY)
+        changes = opened.reload(SWITCH)
+        assert changes.authority
+        assert changes.trust
         opened.renew(SWITCH)
         assert opened.authority is not None
         assert opened.authority.key_id != old.key_id
         assert opened.node.not_after == SWITCH + 30 * DAY
         certificate_of(opened.node.chain_pem).verify_directly_issued_by(opened.authority.authorities[0])
-        opened.renew(LEAVE)
+        assert opened.reload(LEAVE + DAY).authorities
         assert len(opened.trust.authorities) == 1
         assert opened.node.authority_pem == opened.authority.certificate_pem
-        assert not opened.reload(LEAVE)
+        assert not opened.reload(LEAVE + 2 * DAY)
+
+
+def test_a_broker_that_was_off_the_whole_time_takes_all_steps_when_it_starts(folder: Path) -> None:
+    old = load_authority(folder)
+    start_rotation(folder, NOW)
+    with DataFolder.open(folder, may_create_authority=True, now=LEAVE) as opened:
+        assert opened.authority is not None
+        assert opened.authority.key_id != old.key_id
+        assert opened.trust.authorities == opened.authority.authorities
+        assert opened.node.name == "tokyo"
+        assert Credential.load(opened.credential_path, now=LEAVE).authority_pem == opened.node.authority_pem
 
 
 class Cut(Exception):
