@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.fuzz.targets import identity, mesh, sessions, texts, transport, wire
+from tests.fuzz.targets import identity, joining, mesh, sessions, texts, transport, wire
 
 __all__ = ["TARGETS"]
 
 TARGETS = {
-    target.name: target for module in (wire, transport, identity, mesh, sessions, texts) for target in module.TARGETS
+    target.name: target
+    for module in (wire, transport, identity, joining, mesh, sessions, texts)
+    for target in module.TARGETS
 }

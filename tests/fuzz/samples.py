@@ -112,4 +112,6 @@ def node_frames() -> list[Frame]:
         nodes.InterestSeen(version=2),
         nodes.Skipped(boot=1, lane=4, first=1, last=3, messages=7),
         nodes.Reached(address="192.0.2.1:4433"),
+        nodes.TrustVersion(version=3),
+        frames.Trust(signed=b"trust"),
     ]

@@ -281,6 +281,9 @@ def _machine_seeds() -> Iterable[bytes]:
     yield join(_frames(Graft(bundles=((ME, 1, 1),)), PingRequest(id=1, target=TOKYO)), publish)
     yield join(_frames(Skipped(boot=1, lane=0, first=1, last=9, messages=1)), _bundle(KIND_DIRECT, OSLO, ME, 1), later)
     yield join(_bundle(KIND_RETURNED, OSLO, ME, 0, "g"), _bundle(KIND_DIRECT, OSLO, ME, 1, "g"))
+    grouped = _encode(InterestPiece(node=OSLO, boot=1, base=0, version=1, reset=True, added=(InterestEntry("a", "g"),)))
+    yield join(bytes([INTEREST, 0]) + grouped, publish, *[_bundle(KIND_RETURNED, OSLO, ME, 0, "g", "alice")] * 2)
+    yield join(later, later, later, later, _frames(DiscoveryResponse(buckets=(-1, 64))), later)
     yield join(_frames(DiscoveryResponse(heads=(Head(TOKYO, 9, 9, (1, 2)),), records=(_member(bytes(16)),))), later)
 
 
@@ -288,8 +291,10 @@ def _frames(*frames: Frame) -> bytes:
     return bytes([FRAMES, 0]) + b"".join(map(encode_frame, frames))
 
 
-def _bundle(kind: int, origin: bytes, target: bytes, target_boot: int, group: str = "") -> bytes:
-    return bytes([BUNDLE, 0, kind - 3]) + _record(kind, origin, target, target_boot, group)[5:]
+def _bundle(
+    kind: int, origin: bytes, target: bytes, target_boot: int, group: str = "", publisher: str = "bob"
+) -> bytes:
+    return bytes([BUNDLE, 0, kind - 3]) + _record(kind, origin, target, target_boot, group, publisher)[5:]
 
 
 def direct_record() -> bytes:
@@ -297,9 +302,9 @@ def direct_record() -> bytes:
     return _record(KIND_DIRECT, OSLO, ME, 1, "")
 
 
-def _record(kind: int, origin: bytes, target: bytes, target_boot: int, group: str) -> bytes:
+def _record(kind: int, origin: bytes, target: bytes, target_boot: int, group: str, publisher: str = "bob") -> bytes:
     body = encode_body(b"a", [b"x"], number=1)
-    batch = BundleBatch(1, 0, 2, 0, "bob", body, group, "a" if group else "", after=((EVERYONE, 0, 1),))
+    batch = BundleBatch(1, 0, 2, 0, publisher, body, group, "a" if group else "", after=((EVERYONE, 0, 1),))
     return record(Bundle(kind, origin, 1, 1, target, target_boot, (batch,), 3, 0, b"", b"s"))
 
 

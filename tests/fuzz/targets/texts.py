@@ -11,6 +11,10 @@ from quicbus.client.urls import parse_url, parse_urls
 from quicbus.exceptions import InvalidSetting, InvalidTopic
 from quicbus.topics import TopicTrie, check_filter, check_group, check_topic, matches, parse_filter
 from quicbus_broker.host_port import parse_advertised, parse_host_port, parse_seed
+from quicbus_broker.permissions.explain import explain
+from quicbus_broker.permissions.grants import Grant
+from quicbus_broker.permissions.read_table import parse_table
+from quicbus_broker.permissions.table import Action
 from quicbus_broker.remembered import RememberedMembers
 from tests.fuzz import samples
 from tests.fuzz.target import Target, join, parts
@@ -97,7 +101,35 @@ def _member_seeds() -> Iterable[bytes]:
     yield b"[" * 200
 
 
+def permissions(data: bytes) -> None:
+    """The table of a quicbus.toml, and what it decides."""
+    table = parse_table(data.decode(errors="replace"), "quicbus.toml")
+    for name in ("alice", "site-1.robot", "a@b"):
+        for action in Action:
+            grant = Grant(table, name)
+            for subject in ("a/b", "alice/x", "$SYS/x"):
+                assert explain(table, name, action, subject).allowed == grant.decide(action, subject).allowed
+
+
+def _permission_seeds() -> Iterable[bytes]:
+    yield b"""# who may do what
+default_port = 1
+[permissions]
+default = "deny"
+[[permissions.role]]
+name = "robots"
+match = ["site-*.robot", "a?b"]
+publish = ["a/#", "${name}/+"]
+deny_publish = ["a/b"]
+subscribe = [
+  "#",  # all
+]
+"""
+    yield b"[permissions]\nrole = [{name = 'x', match = ['*'], deny_subscribe = ['+/#']}]\n"
+
+
 TARGETS = (
+    Target("permissions", permissions, _permission_seeds, (InvalidSetting,)),
     Target(
         "urls",
         urls,
