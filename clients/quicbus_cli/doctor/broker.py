@@ -55,17 +55,17 @@ def judge_conversation(told: Conversation, credential: Credential) -> list[Findi
 
 def check_tls(told: Conversation, credential: Credential) -> Finding:
     """Judge the handshake: is there a node of the credential's mesh at the other end."""
+    end = told.termination
+    if end is not None and end.is_application and end.is_local and end.code in CREDENTIAL_CODES:
+        return failure("TLS", *split_remedy(end.reason))
     if told.stage >= Stage.CONNECTED:
         return ok("TLS", f"a node of mesh {credential.mesh} answers")
-    end = told.termination
     if end is None:
         return failure(
             "TLS",
             told.failure or "the handshake was not answered, although the listener named its versions",
             "the listener may be overloaded (max_half_open), or something on the way drops QUIC; look at its log",
         )
-    if end.is_application and end.code in CREDENTIAL_CODES:
-        return failure("TLS", *split_remedy(end.reason))
     if end.is_application:
         return failure("TLS", f"closed: {end.reason}", "try again; look at the broker's log if it stays so")
     if not end.is_local and end.code in _NO_PROTOCOL:
@@ -85,8 +85,8 @@ def check_tls(told: Conversation, credential: Credential) -> Finding:
         return failure(
             "TLS",
             f"{what}: its certificate is not of a node of mesh {credential.mesh} ({end.reason})",
-            "use a credential of that broker's mesh (`quicbus cert issue --client NAME` where its authority is), or "
-            "correct the URL",
+            "use a credential of that broker's mesh (`quicbus cert issue --client NAME` where its authority is), also "
+            "where the mesh has another authority by now; or correct the URL",
         )
     return failure(
         "TLS",

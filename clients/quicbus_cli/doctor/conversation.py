@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quicbus.client.dialing import EndpointDialer
 from quicbus.client.session import Session
+from quicbus.client.trust import ClientTrust
 from quicbus.exceptions import QuicbusError
 from quicbus.wire.close_codes import CloseCode
 
@@ -71,14 +72,19 @@ async def converse(
     engine: str,
     timeout_s: float,
     *,
+    trust: bytes = b"",
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
 ) -> Conversation:
     """Connect, ask, and close again; raises nothing but what cancelling raises.
 
-    `timeout_s` is for each of: the handshake with the proof, and what is asked after it.
+    `timeout_s` is for each of: the handshake with the proof, and what is asked after it. `trust`: the mesh's trust
+    list, as far as this machine has one.
     """
     dialer = EndpointDialer(engine, lambda: credential, stall_timeout_s=timeout_s)
-    owner = _Owner(clock, dialer.prove)
+    known = ClientTrust()
+    known.follow(credential)
+    known.learned(trust)
+    owner = _Owner(clock, dialer.prove, known)
     try:
         try:
             await dialer.dial(address, owner.make_session)
@@ -111,8 +117,9 @@ class _Session(Session):
 class _Owner:
     """The session's owner; what it hears goes into `told`."""
 
-    def __init__(self, clock: Callable[[], dt.datetime], prove: Prove | None) -> None:
+    def __init__(self, clock: Callable[[], dt.datetime], prove: Prove | None, trust: ClientTrust) -> None:
         self.told = Conversation()
+        self._trust = trust
         self._clock = clock
         self._prove = prove
         self._began = time.perf_counter()
@@ -122,7 +129,9 @@ class _Owner:
 
     def make_session(self, connection: Connection) -> Session:
         loop = asyncio.get_running_loop()
-        session = _Session(connection, self, bus=_NoBus(), clock=loop.time, name=NAME, prove=self._prove)
+        session = _Session(
+            connection, self, bus=_NoBus(), clock=loop.time, name=NAME, prove=self._prove, trust=self._trust
+        )
         session.reached = self._reached
         self._session = session
         return session

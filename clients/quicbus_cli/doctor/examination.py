@@ -78,7 +78,9 @@ async def examine(given: Examination) -> list[Section]:
         Section("broker on this machine", [*here, *await _look_at_seeds(given, mesh)]),
         Section("credential", findings),
     ]
-    return [*sections, *[Section(url, await look_at_broker(given, url, credential)) for url in given.settings.url]]
+    raw = trust.raw if trust is not None else b""
+    brokers = [Section(url, await look_at_broker(given, url, credential, raw)) for url in given.settings.url]
+    return [*sections, *brokers]
 
 
 def _look_here(given: Examination) -> tuple[TrustStore | None, list[Finding]]:
@@ -106,8 +108,10 @@ async def _look_at_seeds(given: Examination, mesh: str) -> list[Finding]:
     ]
 
 
-async def look_at_broker(given: Examination, text: str, credential: Credential | None) -> list[Finding]:
-    """Look at one URL, from the name to what the broker says."""
+async def look_at_broker(
+    given: Examination, text: str, credential: Credential | None, trust: bytes = b""
+) -> list[Finding]:
+    """Look at one URL, from the name to what the broker says. `trust`: the trust list of this machine's node."""
     try:
         url: BrokerUrl = parse_url(text)
     except InvalidSetting as error:
@@ -130,7 +134,7 @@ async def look_at_broker(given: Examination, text: str, credential: Credential |
         return findings
     if credential is None:
         return [*findings, skipped("TLS", "without a usable credential there is no mesh to look for; see above")]
-    told = await converse(address, credential, given.settings.engine, given.timeout_s)
+    told = await converse(address, credential, given.settings.engine, given.timeout_s, trust=trust)
     return [*findings, *judge_conversation(told, credential)]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from quicbus.identity import Authority, Credential
+from quicbus.identity import Authority, Credential, load_authority
+from quicbus.identity.trust import Revocation, TrustList, TrustStore, seal_trust
 from quicbus.transport.engine import Terminated
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Accepted, Limits, PeerEntry, Welcome
@@ -127,6 +128,22 @@ async def test_a_listener_that_answers_nothing_is_waited_for_and_left(engine: st
 async def test_an_engine_that_can_not_dial_there_fails_with_its_reason(engine: str) -> None:
     heard = await converse(("nowhere", 1), ALICE, engine, SHORT_S)
     assert "nowhere" in check_tls(heard, ALICE).seen
+
+
+async def test_a_node_that_is_revoked_in_the_trust_list_of_this_machine_is_told(
+    shared_broker: BrokerProcess, engine: str
+) -> None:
+    credential = Credential.load(shared_broker.credential_path)
+    authority = load_authority(shared_broker.data_dir)
+    now = int(dt.datetime.now(dt.UTC).timestamp())
+    revoked = Revocation(bytes.fromhex(shared_broker.node), "node", "tokyo", now, now + 86_400)
+    authorities = TrustStore(authority.mesh, authority.certificate_pem).authorities_der
+    content = TrustList(mesh=authority.mesh, version=1, made_at=now, authorities=authorities, revoked=(revoked,))
+    trust = seal_trust(content, [authority])
+    heard = await converse(address_of(shared_broker), credential, engine, LONG_S, trust=trust)
+    first = judge_conversation(heard, credential)[0]
+    assert (first.check, first.state) == ("TLS", State.FAILURE)
+    assert "was revoked on" in first.seen
 
 
 # --- judgement
