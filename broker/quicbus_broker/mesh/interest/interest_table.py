@@ -42,6 +42,10 @@ _pieces = msgspec.msgpack.Decoder(InterestPiece)
 _Key = tuple[str, str]
 
 
+class _TooLarge(Exception):
+    """A member wants more than it may."""
+
+
 class Wanted:
     """The nodes that want one filter, as plain subscribers (`group` is empty) or for one group; each with `blocks`."""
 
@@ -206,6 +210,10 @@ class InterestTable:
                 is_taken = self._apply(piece, signed)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 outputs.append(Misbehaved(source, f"an unreadable piece of interest: {error}"))
+            except _TooLarge as error:
+                # Who passes it on may have had room: a member can tell each of its neighbours something else.
+                if piece.node == source:
+                    outputs.append(Misbehaved(source, str(error)))
             except (Forged, InvalidTopic) as error:
                 outputs.append(Misbehaved(source, str(error)))
             else:
@@ -234,7 +242,7 @@ class InterestTable:
     def _apply(self, piece: InterestPiece, signed: Signed) -> bool:
         """Take a piece that is newer than what is known; False where what leads to it is missing.
 
-        Raises `Forged` where it is more than a member may want: nobody who goes by that passes it on.
+        Raises `_TooLarge` where it is more than a member may want.
         """
         entry = self._table.get(piece.node)
         if entry is None or piece.boot != entry.record.boot:
@@ -246,7 +254,7 @@ class InterestTable:
         known = self._own_copy(piece.node, piece.boot)
         if not known.has_room_for(piece):
             self.dropped["interest_too_large"] += 1
-            raise Forged(f"node {piece.node.hex()} wants more than {limits.MAX_INTEREST_SIZE} bytes of filters")
+            raise _TooLarge(f"node {piece.node.hex()} wants more than {limits.MAX_INTEREST_SIZE} bytes of filters")
         if piece.reset:
             kept = {(each.filter, each.group) for each in piece.added}
             for key in [key for key in known.entries if key not in kept]:
