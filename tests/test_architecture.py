@@ -52,6 +52,7 @@ ALLOWED = {
     "quicbus_broker.routing": CORE,
     "quicbus_broker.mesh": CORE | {"quicbus.transport"},
     "quicbus_broker.simulation": CORE | {"quicbus_broker.mesh"},
+    "quicbus_broker.permissions": CORE | {"quicbus.commands", "quicbus_broker.settings"},
     "quicbus_broker": {"quicbus", "quicbus_broker"},
     "quicbus_cli": {"quicbus", "quicbus_cli"},
 }

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicbus.topics import covers, matches, overlaps
+from quicbus_broker.mesh.interest.covering import CoverTree
 
 # Of three filter levels and `#`; one level more than any filter names shows what `#` takes, a level that no filter
 # names ("z") what `+` takes.
@@ -48,6 +49,17 @@ def test_a_filter_covers_and_overlaps_itself(filter: str) -> None:
 @given(FILTERS, FILTERS)
 def test_what_covers_overlaps(filter: str, other: str) -> None:
     assert overlaps(filter, other) or not covers(filter, other)
+
+
+@given(st.lists(FILTERS, max_size=6, unique=True), FILTERS)
+def test_the_tree_of_the_mesh_finds_what_covers_where_everything_is_written_one_way(
+    filters: list[str], filter: str
+) -> None:
+    held = [each for each in filters if each not in ("#", "+/#", filter)]
+    tree = CoverTree()
+    for each in held:
+        tree.add(each)
+    assert sorted(tree.covering(filter)) == sorted(each for each in held if covers(each, filter))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ class Permitted:
         allowed = self._decided.get(topic)
         if allowed is not None:
             return allowed
-        if self._publish is None and not self._deny_publish:
+        # Each reply has a topic of its own: it is not asked for again.
+        if (self._publish is None and not self._deny_publish) or topic.startswith(_RESERVED):
             return True
         return self._remember(topic, allowed=_allows(self._publish, self._deny_publish, topic))
 
