@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from tests.abuse.world import World
     from tests.system.stranger import Stranger
 
-__all__ = ["ATTACKS"]
+__all__ = ["ATTACKS", "Crowd"]
 
 AT_ONCE = 64
 """Handshakes that the attacker has under way; a broker that is slower sets the pace."""
 
 
 class Crowd:
-    """Runs what each stranger does as a task, at most `AT_ONCE` at a time."""
+    """Runs what each stranger does as a task, at most `at_once` at a time."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, at_once: int = AT_ONCE) -> None:
         self._world = world
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Semaphore(at_once)
         self._tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
