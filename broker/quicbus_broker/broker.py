@@ -68,6 +68,10 @@ class BrokerStatistics:
     joining: JoinStatistics
     cert_expires_in_seconds: float
     """Of the node's certificate, negative once it has ended."""
+    trust_version: int = 0
+    """Of the trust list that counts here, 0 where there is none: the same at all brokers that reach each other."""
+    revoked: int = 0
+    """Keys that are revoked in it."""
 
 
 class Broker:
@@ -165,7 +169,7 @@ class Broker:
 
     def statistics(self) -> BrokerStatistics:
         """Return the counters as they are. Costs a step per subscription and per member of the mesh."""
-        edge = self._opened_edge
+        edge, trust = self._opened_edge, self._opened_identity.trust
         return BrokerStatistics(
             books=edge.exchange.router.books(),
             edge=edge.statistics(),
@@ -173,6 +177,8 @@ class Broker:
             transport=self._opened_endpoint.statistics(),
             joining=self._opened_enrolment.desk.statistics(),
             cert_expires_in_seconds=self._opened_enrolment.expires_in_s,
+            trust_version=trust.version,
+            revoked=len(trust.revoked),
         )
 
     def events(self) -> Feed[BrokerEvent]:

@@ -52,7 +52,8 @@ class BrokerSettings:
     engine: Literal["auto", "aioquic", "qh3"] = "auto"
     """QUIC implementation; `auto` takes qh3 where it is installed."""
     certificate: Path | None = None
-    """PEM file with the node's certificate instead of the data folder's; `private_key` and `authority` go with it."""
+    """PEM file with the node's certificate instead of the data folder's; `private_key` and `authority` go with it.
+    Files that are replaced while the broker runs are taken over, and no session ends."""
     private_key: Path | None = None
     """PEM file with the key of `certificate`."""
     authority: Path | None = None
