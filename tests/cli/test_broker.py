@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_first_line_of_stdout_says_ready(broker: BrokerProcess) -> None:
     first = json.loads(broker.stdout_lines[0])
-    assert set(first) == {"event", "url", "node", "name", "mode", "advertised", "seeds"}
+    assert set(first) == {"event", "url", "node", "name", "mode", "advertised", "seeds", "entered"}
     assert first["event"] == "ready"
     assert first["url"].startswith("quic://127.0.0.1:")
     assert len(bytes.fromhex(first["node"])) == 16
@@ -32,7 +32,10 @@ def test_broker_stops_gracefully_when_it_is_told_to(broker: BrokerProcess, end: 
     assert ended.code == 0
     stopped = json.loads(ended.stdout.splitlines()[-1])
     assert stopped["event"] == "stopped"
-    assert set(stopped["statistics"]) == {"books", "edge", "mesh", "transport"}
+    parts = {"books", "edge", "mesh", "transport", "joining", "cert_expires_in_seconds"}
+    assert set(stopped["statistics"]) == parts
+    assert 29 * 86_400 < stopped["statistics"]["cert_expires_in_seconds"] <= 30 * 86_400
+    assert stopped["statistics"]["joining"] == {"open": 0, "joined": 0, "renewed": 0, "refused": {}}
     assert stopped["statistics"]["books"]["deliveries"] == 0
     assert ended.stderr == ""
 
