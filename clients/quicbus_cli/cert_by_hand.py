@@ -95,13 +95,16 @@ def sign(
     from quicbus.identity import Role  # cryptography takes a while to load
     from quicbus.identity.authority import CERTIFICATE_DAYS
     from quicbus.identity.by_hand import sign_request
+    from quicbus.identity.files import write_file
 
+    target = Path(out)
+    if target.exists() and b"PRIVATE KEY" in _read(out):
+        raise CredentialError(f"{out} holds a private key, which would be lost; name another file with --out")
     folder = folder_of(data_dir)
     issuer = authority_of(folder)
     role = Role.CLIENT if node is None else Role.NODE
     signed = sign_request(folder, issuer, _read(path), path, role, name, days=days or CERTIFICATE_DAYS)
-    target = Path(out)
-    target.write_bytes(signed.to_pem())
+    write_file(target, signed.to_pem(), private=False)
     until = signed.chain[0].not_valid_after_utc
     if as_json:
         click.echo(

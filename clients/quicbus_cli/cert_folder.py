@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from quicbus.identity import Authority, Credential
 
-__all__ = ["authority_of", "credential_facts", "data_dir_option", "folder_of", "moment"]
+__all__ = ["authority_of", "credential_facts", "data_dir_option", "folder_of", "moment", "tell_how_it_spreads"]
 
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Data folder with the authority (or QUICBUS_DATA_DIR)."
@@ -37,6 +37,14 @@ def authority_of(folder: Path) -> Authority:
     # A broker does this too, but the folder of an authority that is kept offline has none.
     advance_rotation(folder, dt.datetime.now(dt.UTC))
     return load_authority(folder)
+
+
+def tell_how_it_spreads(folder: Path) -> None:
+    """Say how the trust list of this folder gets to the mesh."""
+    if (folder / "node.pem").exists():
+        click.echo("a broker that runs with this data folder tells the mesh; otherwise it does when it starts")
+    else:
+        click.echo(f"copy {folder / 'trust.bin'} into the data folder of any broker: it tells the mesh")
 
 
 def credential_facts(credential: Credential) -> dict[str, Any]:

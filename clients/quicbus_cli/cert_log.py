@@ -14,7 +14,7 @@ from rich.table import Table
 
 from quicbus.commands import common_options
 from quicbus.exceptions import CredentialError
-from quicbus_cli.cert_folder import authority_of, data_dir_option, folder_of, moment
+from quicbus_cli.cert_folder import authority_of, data_dir_option, folder_of, moment, tell_how_it_spreads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def revoke(which: tuple[str, ...], force: bool, data_dir: str | None, as_json: b
     found = {one.key_id: one for each in which for one in _keys(folder, issuer, each, now)}
     if not force:
         _keep_own_node(folder, found)
-    trust = add_revocations(folder, list(found.values()), now)
+    add_revocations(folder, list(found.values()), now)
     tokens = _tokens_of(folder, found, now)
     if as_json:
         click.echo(
@@ -93,9 +93,7 @@ def revoke(which: tuple[str, ...], force: bool, data_dir: str | None, as_json: b
     else:
         for one in found.values():
             click.echo(f"revoked {one.role or 'key'} {one.name or ''}".rstrip() + f" ({one.key_id.hex()})")
-        click.echo(
-            f"trust list {trust.version} has {len(trust.revoked)} revoked; a broker that runs here tells the mesh"
-        )
+        tell_how_it_spreads(folder)
     for token in tokens:
         click.echo(f"the join token {token} that it used is still valid: quicbus token revoke {token}", err=True)
 
@@ -146,6 +144,7 @@ def rotate(overlap: float | None, status: bool, data_dir: str | None, as_json: b
         click.echo(
             f"authority {found.old} is trusted until {moment(rotations.old_ends_at(folder, found)):%Y-%m-%d} or later"
         )
+        tell_how_it_spreads(folder)
 
 
 def _keys(folder: Path, issuer: Authority, which: str, now: dt.datetime) -> list[Revocation]:

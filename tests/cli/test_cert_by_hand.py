@@ -73,6 +73,26 @@ def test_wrong_usage_is_one_line(arguments: list[str], here: Here) -> None:
     here.refusal("cert", *arguments, code=2)
 
 
+def test_a_private_key_is_not_overwritten(here: Here, tmp_path: Path) -> None:
+    here.run("cert", "request", "--client", "alice.pem")
+    key = (tmp_path / "alice.key.pem").read_bytes()
+    why = here.refusal("cert", "sign", "alice.request.pem", "--client", "alice", "--out", "alice.key.pem")
+    assert "holds a private key" in why
+    assert (tmp_path / "alice.key.pem").read_bytes() == key
+
+
+def test_what_an_offline_authority_revokes_gets_to_the_mesh_by_one_file(here: Here, tmp_path: Path) -> None:
+    here.json("cert", "request", "--node", "osaka")
+    here.json("cert", "sign", "osaka/node-request.pem", "--node", "osaka", "--out", "signed.pem")
+    here.json("cert", "install", "signed.pem", "--node", "osaka")
+    with DataFolder.open(tmp_path / "osaka", may_create_authority=False) as folder:
+        assert here.run("cert", "revoke", "ab" * 16) == 0
+        assert f"copy {here.folder / 'trust.bin'} into the data folder of any broker" in here.stdout
+        (tmp_path / "osaka" / "trust.bin").write_bytes((here.folder / "trust.bin").read_bytes())
+        assert folder.reload().trust
+        assert folder.trust.revocation(b"\xab" * 16) is not None
+
+
 def test_missing_and_wrong_files_are_named(here: Here, tmp_path: Path) -> None:
     assert "missing.pem: can't be read" in here.refusal("cert", "sign", "missing.pem", "--node", "a", "--out", "o.pem")
     (tmp_path / "text.pem").write_text("hello")
