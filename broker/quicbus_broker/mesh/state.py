@@ -345,6 +345,7 @@ class Mesh:
             self._traffic,
             self._conduct.refused + self._pauses.dropped + self._interest.dropped,
             self._membership.refutations,
+            self._own_interest.unannounced,
         )
 
     # --- connections ---

@@ -65,6 +65,10 @@ class MeshStatistics:
     """Bytes of recent bundles, kept for neighbours that ask for them."""
     held: int = 0
     """Bytes of batches that wait for one that is missing before them."""
+    shares: int = 0
+    """Bytes of shares of groups that were sent to other nodes and may come back."""
+    unannounced: int = 0
+    """Filters and groups of subscribers here that other nodes are not told of: there are too many."""
 
 
 def view_of(entry: Entry, rtt_s: float | None, neighbors: Container[NodeId], me: NodeId) -> MemberView:
@@ -90,6 +94,7 @@ def statistics_of(
     traffic: Traffic,
     refused: Counter[str],
     refutations: int,
+    unannounced: int,
 ) -> MeshStatistics:
     broadcast, sequencer = traffic.broadcast.counters, traffic.sequencer.counters
     return MeshStatistics(
@@ -109,4 +114,6 @@ def statistics_of(
         refutations=refutations,
         kept=traffic.broadcast.store.size,
         held=traffic.sequencer.held_size,
+        shares=traffic.shares_size,
+        unannounced=unannounced,
     )

@@ -411,6 +411,7 @@ def test_a_share_without_members_comes_back() -> None:
     share = Publication(1, "alice", b"a", body, machines[0].plan(b"a", ()))
     net.perform(machines[0].me, machines[0].send_share(share, machines[1].me, "workers", "a", net.now))
     (batch,) = [each.batch for each in net.told[machines[1].me] if isinstance(each, Deliver)]
+    assert machines[0].statistics().shares > len(body)
     net.perform(machines[1].me, machines[1].give_back(machines[0].me, batch, 5, net.now))
     assert Returned(machines[1].me, batch, 5) in net.told[machines[0].me]
 

@@ -115,6 +115,11 @@ class Traffic:
         self._gathered: list[BundleBatch] = []
         self._gathered_size = 0
 
+    @property
+    def shares_size(self) -> int:
+        """Bytes of shares that may come back."""
+        return self._shares.size
+
     # --- out ---
 
     def publish(self, publication: Publication, now: float, outputs: list[Output]) -> None:
