@@ -79,7 +79,8 @@ async def test_a_machine_joins_in_three_commands_and_a_client_enrols_at_it(
     third = joining(tmp_path / "third", text)
     assert (third.code, "is used up; ask for another one" in third.stderr) == (1, True), third
     # Its folder is that of a node now: the token, used up as it is, does not stand in the way of a further start.
-    with BrokerProcess(data_dir=tmp_path / "second", engine=SECOND_ENGINE, options=["--join", text]) as second:
+    environment = {"QUICBUS_JOIN": text}
+    with BrokerProcess(data_dir=tmp_path / "second", engine=SECOND_ENGINE, environment=environment) as second:
         assert "of node tokyo of this mesh already" in second.ready["entered"]
     other = tmp_path / "other"
     prepare_node_folder(Authority.create(), "lima", other)

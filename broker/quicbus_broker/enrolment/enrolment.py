@@ -93,7 +93,8 @@ class Enrolment:
         issued = await self._office.renewal(credential, known)
         await asyncio.to_thread(self._identity.install, issued.chain, issued.trust)
         self._identity.adopt()
-        self._log.info("= the node's certificate had expired and was renewed, until %s", credential.not_after)
+        until = self._identity.credential.not_after
+        self._log.info("= the node's certificate had expired and was renewed, until %s", until)
 
     async def run(self) -> None:
         """Answer for the authority where its key is here, and keep the certificates alive; until cancelled."""

@@ -95,7 +95,12 @@ class Office:
 
 @contextlib.asynccontextmanager
 async def open_office(
-    path: Path, *, engine: str = "memory", has_authority: bool = True, network: MemoryNetwork | None = None
+    path: Path,
+    *,
+    engine: str = "memory",
+    has_authority: bool = True,
+    network: MemoryNetwork | None = None,
+    request_timeout_s: float = 10.0,
 ) -> AsyncIterator[Office]:
     network = network or MemoryNetwork()
     bus = FakeBus()
@@ -108,7 +113,14 @@ async def open_office(
             lambda: cast("Client", bus), lambda: issuer if has_authority else None, _now, node=folder.node_id
         )
         verifier = Verifier(folder.node.authority_pem, folder.mesh, folder.trust.revocation)
-        desk = JoinDesk(service, lambda: verifier, lambda: BROKERS, _now, node=folder.node_id)
+        desk = JoinDesk(
+            service,
+            lambda: verifier,
+            lambda: BROKERS,
+            _now,
+            node=folder.node_id,
+            request_timeout_s=request_timeout_s,
+        )
         configuration = EngineConfiguration(
             is_client=False,
             alpn=JOIN_ALPN,

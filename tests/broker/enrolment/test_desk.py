@@ -197,3 +197,24 @@ async def test_joiners_beyond_their_room_are_told_to_try_again(tmp_path: Path) -
         waiting[0].connection.close(CloseCode.GOODBYE, "")
         await eventually(lambda: office.desk.statistics().open == limits.MAX_JOINERS_PER_ADDRESS - 1)
         await office.office.join(office.token(), make_request(generate_key()))
+
+
+async def test_a_joiner_that_asks_for_nothing_is_closed(tmp_path: Path) -> None:
+    network = MemoryNetwork()
+    async with open_office(tmp_path / "data", network=network, request_timeout_s=0.01) as office:
+        termination = await (await stranger(network)).wait_closed()
+        assert termination.code == CloseCode.HANDSHAKE_TIMEOUT
+        assert termination.reason == "no request within 0.01 s; check the network and try again"
+        assert office.desk.statistics().open == 0
+        assert office.desk.statistics().refused == {"handshake_timeout": 1}
+
+
+async def test_a_desk_that_closes_tells_those_who_wait(tmp_path: Path) -> None:
+    network = MemoryNetwork()
+    async with open_office(tmp_path / "data", network=network) as office:
+        session = await stranger(network)
+        await session.wait_connected()
+        await eventually(lambda: office.desk.statistics().open == 1)
+        await office.desk.close()
+        assert (await session.wait_closed()).code == CloseCode.GOING_AWAY
+        await office.desk.close()
