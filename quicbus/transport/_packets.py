@@ -93,7 +93,10 @@ def has_token(datagram: bytes) -> bool:
     if at >= len(datagram):
         return False
     at += 1 + datagram[at]
-    return at < len(datagram) and datagram[at] != 0
+    if at >= len(datagram):
+        return False
+    size = 1 << (datagram[at] >> 6)  # RFC 9000 section 16: a zero may be written with 1, 2, 4 or 8 bytes.
+    return bool(datagram[at] & 0x3F) or any(datagram[at + 1 : at + size])
 
 
 def parse_header(datagram: bytes, versions: Collection[int] = (QUIC_VERSION_1,)) -> PacketHeader | None:

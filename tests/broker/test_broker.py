@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -202,6 +203,21 @@ async def test_more_connections_than_allowed_are_refused_by_name(tmp_path: Path)
         with pytest.raises(quicbus.ConnectFailed, match="max_connections: 2 of 2"):
             await quicbus.connect(broker.url, credentials=broker.credential_path, connect_timeout_s=1.0)
         assert broker.statistics().edge.refused["too_many_connections"] >= 1
+
+
+async def test_statistics_name_every_limit_and_count_those_that_were_met(tmp_path: Path) -> None:
+    async with broker_and_clients(tmp_path, "auto", 1, max_filter_size=3) as (broker, (client,)):
+        with pytest.raises(quicbus.LimitExceeded, match="max_filter_size: 7 is over the limit of 3"):
+            await client.subscribe("abc/def")
+        statistics = broker.statistics()
+        counted = {**statistics.transport.limits, **statistics.edge.limits}
+        settings = {field.name for field in dataclasses.fields(BrokerSettings)}
+        assert set(counted) - settings == {"retry_auto"}
+        assert {name for name in settings if name.startswith("max_")} - set(counted) == {
+            "max_datagram_size",
+            "max_hops",
+        }
+        assert not any(counted.values())
 
 
 async def test_a_message_beyond_what_the_broker_announced_is_refused_before_it_is_sent(tmp_path: Path) -> None:

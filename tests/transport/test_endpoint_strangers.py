@@ -206,17 +206,25 @@ async def test_a_socket_that_only_dials_takes_no_strangers() -> None:
             assert here.statistics().bytes_sent == 0
 
 
+TOO_MANY = {
+    "max_connections": EndpointSettings(max_connections=1),
+    "max_connections_per_address": EndpointSettings(max_connections_per_address=1),
+}
+
+
 @encrypted_pairing
-async def test_a_connection_too_many_is_told_the_limit(dialer: str, listener: str) -> None:
+@pytest.mark.parametrize("limit", TOO_MANY)
+async def test_a_connection_too_many_is_told_the_limit(dialer: str, listener: str, limit: str) -> None:
     sessions = Recorders()
-    settings = EndpointSettings(max_connections=1)
+    settings = TOO_MANY[limit]
     async with opened(listener, sessions, settings=settings) as here, opened(dialer) as there:
         first = dial(there, here.address)
         await first.wait_connected()
         second = dial(there, here.address)
         termination = await second.wait_closed()
         assert termination.code == CloseCode.TOO_MANY_CONNECTIONS
-        assert "max_connections: 2 is over the limit of 1" in termination.reason
+        assert f"{limit}: 2 is over the limit of 1" in termination.reason
+        assert here.statistics().limits[limit] == 1
         assert len(sessions.sessions) == 1
         first.connection.close(CloseCode.GOODBYE, "")
         await eventually(lambda: here.statistics().connections == 0)

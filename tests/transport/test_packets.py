@@ -13,6 +13,7 @@ from quicbus.transport._packets import (
     QUIC_VERSION_1,
     PacketHeader,
     PacketType,
+    has_token,
     make_retry,
     make_version_negotiation,
     parse_header,
@@ -22,6 +23,37 @@ from quicbus.transport.engines import engine_named
 from tests.transport.pump import Pump, Side, dialing, every_pairing
 
 INITIAL = PacketHeader(PacketType.INITIAL, QUIC_VERSION_1, b"original", b"dialer's", b"")
+
+
+def initial_with(token_field: bytes) -> bytes:
+    return b"\xc0\0\0\0\1\x08original\x08dialer's" + token_field + bytes(20)
+
+
+@pytest.mark.parametrize(
+    ("datagram", "expected"),
+    [
+        (initial_with(b"\0"), False),
+        (initial_with(b"\x05token"), True),
+        (initial_with(b"\x40\0"), False),
+        (initial_with(b"\x40\x80" + bytes(128)), True),
+        (initial_with(b"\x80\0\0\0"), False),
+        (initial_with(b"\xc0\0\0\0\0\0\0\0"), False),
+        (initial_with(b"\x05token")[:20], False),
+        (b"\xe0" + initial_with(b"\x05token")[1:], False),
+        (b"\xc0\0\0\0\1\xff", False),
+        (b"\xc0\0\0\0\1\xff" + bytes(20), False),
+        (b"", False),
+    ],
+)
+def test_a_token_is_seen_without_parsing_however_its_size_is_written(datagram: bytes, expected: bool) -> None:
+    assert has_token(datagram) is expected
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_may_be_looked_at_for_a_token(datagram: bytes) -> None:
+    header = parse_header(datagram)
+    if header is not None and header.type is PacketType.INITIAL:
+        assert has_token(datagram) is bool(header.token)
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "qh3", "memory"])
