@@ -28,6 +28,7 @@ from quicbus.wire.join_frames import JOIN_ALPN
 from quicbus_broker.broker_mesh import BrokerMesh
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
 from quicbus_broker.enrolment import ByProtocol, Enrolment, JoinStatistics, enter_mesh
+from quicbus_broker.freed_memory import FreedMemory, trim_function
 from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.lan import check_extra
 from quicbus_broker.live_trust import LiveTrust
@@ -348,10 +349,14 @@ class Broker:
 
     async def _keep_time(self) -> None:
         edge, mesh = self._opened_edge, self._opened_mesh
+        memory, trim = FreedMemory(), trim_function()
         while True:
             await asyncio.sleep(TICK_S)
             edge.tick()
             mesh.tick()
+            now = time.monotonic()
+            if memory.is_worth_trimming(edge.sessions, len(edge.exchange.router), now) and trim is not None:
+                await asyncio.to_thread(trim)
 
     def _supersede(self, why: str) -> None:
         self._end_by(DataFolderError(str(self.data_dir), why), why)

@@ -179,6 +179,11 @@ class Edge:
         for session in self._clients():
             self._close(session)
 
+    @property
+    def sessions(self) -> int:
+        """How many connections there are, those without a proof included."""
+        return len(self._sessions)
+
     def statistics(self) -> EdgeStatistics:
         return EdgeStatistics(
             connections=sum(session.state is SessionState.OPEN for session in self._clients()),

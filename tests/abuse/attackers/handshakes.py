@@ -133,12 +133,12 @@ async def wrong_credentials(world: World) -> None:
         stolen(authority),
         lambda stranger: Hello(version=1, kind="client", agent="stranger"),
     ]
-    await refused(world, shows, small=2 * len(shows), crowd=3)
+    await refused(world, shows, small=2 * len(shows), crowd_number=3)
 
 
-async def refused(world: World, shows: list[Callable[[Stranger], Hello]], *, small: int, crowd: int) -> None:
+async def refused(world: World, shows: list[Callable[[Stranger], Hello]], *, small: int, crowd_number: int) -> None:
     """Complete a handshake, show something in turn, and hear what the broker says to it."""
-    async with world.strangers(*world.crowd_hosts(crowd)) as strangers:
+    async with world.strangers(*world.crowd_hosts(crowd_number)) as strangers:
         await world.go()
 
         async def show(number: int) -> None:
