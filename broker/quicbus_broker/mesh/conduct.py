@@ -47,6 +47,8 @@ class Ask(Enum):
     where it refutes."""
     PAUSES = Allowance(20_000, 500)
     """Pause and Resume. Over a new connection all that are wanted are said again."""
+    TRUST = Allowance(16, 0.5)
+    """Trust lists: each may have to be read and its signature checked. Honest nodes send later ones only."""
     EXPIRED = Allowance(256, 4, 2)
     """Records whose certificate is not valid now, which costs as much to find out as for any other."""
 

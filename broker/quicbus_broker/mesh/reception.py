@@ -119,7 +119,7 @@ class Reception:
             Pause: self._on_pause,
             Resume: self._on_pause,
             TrustVersion: self._spreading.on_version,
-            Trust: self._spreading.on_trust,
+            Trust: self._on_trust,
         }
 
     def _on_ihave(self, node: NodeId, frame: IHave, now: float, outputs: list[Output]) -> None:
@@ -157,6 +157,10 @@ class Reception:
             self._pauses.on_pause(node, frame, now, outputs)
         else:
             self._pauses.on_resume(node, frame, now, outputs)
+
+    def _on_trust(self, node: NodeId, frame: Trust, now: float, outputs: list[Output]) -> None:
+        if self._allows(node, Ask.TRUST, 1, now, outputs):
+            self._spreading.on_trust(node, frame, now, outputs)
 
     def _on_update(self, node: NodeId, frame: Update, now: float, outputs: list[Output]) -> None:
         refutations = self._membership.refutations

@@ -165,7 +165,7 @@ class Mesh:
         self._membership.start(self.name, self.boot, self.mode, addresses, now, outputs)
         self._discovery.start(now, is_alone=not seeds and not remembered)
         self._orphans.start(now)
-        self._overlay.start(seeds, remembered, now, outputs)
+        self._overlay.start(seeds, self._expelling.without_revoked(remembered), now, outputs)
         return self._settle(outputs, now)
 
     def start_linked(self, neighbors: Sequence[tuple[NodeId, int, int]], now: float) -> list[MeshOutput]:

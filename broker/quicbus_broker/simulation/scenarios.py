@@ -312,6 +312,8 @@ class Scenario:
         process = self._any()
         if process is not None and process.place not in SEEDS and process.mode != "server":
             place = self.world.places[process.place]
+            if place.is_told:
+                return
             self.world.say(f"a second process of {place.name}")
             self.world.start(place, self._seeds_for(place.index), mode=self._modes[place.index], moves=True)
 

@@ -75,6 +75,10 @@ class Expelling:
         self._overlay.expelled(node, now, outputs)
         return True
 
+    def without_revoked(self, remembered: tuple[tuple[NodeId, str], ...]) -> tuple[tuple[NodeId, str], ...]:
+        """Of nodes with addresses return those that may be dialed."""
+        return tuple(pair for pair in remembered if not self._keeper.is_revoked(pair[0]))
+
     def is_refused(self, node: NodeId, now: float) -> bool:
         """Whether a node is to be refused at once: it is revoked, and was told so a short while ago."""
         return self._keeper.is_revoked(node) and self._spreading.was_told(node, now)

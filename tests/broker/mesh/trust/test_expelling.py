@@ -10,6 +10,7 @@ from quicbus.wire.node_frames import Discover, Update
 from quicbus_broker.mesh.outputs import (
     CloseConnection,
     ConnectionOpened,
+    Dial,
     FrameArrived,
     MemberRevoked,
     SelfRevoked,
@@ -20,6 +21,7 @@ from quicbus_broker.mesh.outputs import (
 from quicbus_broker.mesh.overlay.connections import LINGER_S
 from quicbus_broker.mesh.trust.expelling import REVOKED
 from quicbus_broker.simulation.checks import not_converged
+from quicbus_broker.simulation.stand_in_trust import trust_list
 from quicbus_broker.simulation.world import World, mesh_of
 
 if TYPE_CHECKING:
@@ -146,3 +148,24 @@ def test_the_driver_is_told_what_to_keep_and_whom_to_stop() -> None:
     assert outputs[0] == TrustLearned(signed)
     assert MemberRevoked(small.victim.node, "node-3") in outputs
     assert SelfRevoked() not in outputs
+
+
+def test_a_revoked_node_that_is_remembered_is_not_dialed() -> None:
+    small = Small()
+    small.revoke()
+    first, other = small.processes[0], b"o" * 16
+    remembered = ((small.victim.node, "h:1"), (other, "h:2"))
+    mesh = small.world.make_mesh(small.world.places[0], "hybrid", 9, small.world.trusts[first])
+    mesh.start(addresses=(), seeds=(), remembered=remembered, now=first.now)
+    dialed = [output for after in range(1, 30) for output in mesh.tick(first.now + after) if isinstance(output, Dial)]
+    assert {dial.node for dial in dialed} == {other}
+
+
+def test_a_member_that_sends_lists_without_end_is_thrown_out() -> None:
+    small = Small()
+    first = small.processes[0]
+    connection = next(iter(first.ends))
+    small.revoke()
+    stale = trust_list(0, [])
+    outputs = small.feed(first, *[FrameArrived(connection, Trust(signed=stale)) for _ in range(60)])
+    assert [output for output in outputs if isinstance(output, CloseConnection)]
