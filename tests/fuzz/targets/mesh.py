@@ -20,7 +20,7 @@ from quicbus.wire.bundles import (
     BundleBatch,
     decode_bundle,
 )
-from quicbus.wire.frames import FrameParser, encode_frame
+from quicbus.wire.frames import FrameParser, Trust, encode_frame
 from quicbus.wire.node_frames import (
     NODE_FRAME_TYPES,
     Claim,
@@ -36,6 +36,7 @@ from quicbus.wire.node_frames import (
     PingRequest,
     Signed,
     Skipped,
+    TrustVersion,
     Update,
 )
 from quicbus_broker.edge import Exchange
@@ -161,6 +162,25 @@ class _Lenient:
             raise Forged(str(error)) from None
 
 
+class _Keeper:
+    """A trust list of one byte for its version, and the ids that it revokes."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.signed = b""
+
+    def take(self, signed: bytes) -> bool:
+        if len(signed) < 1 or len(signed) % 16 != 1:
+            raise Forged("not a list")
+        if signed[0] <= self.version:
+            return False
+        self.version, self.signed = signed[0], signed
+        return True
+
+    def is_revoked(self, node: bytes) -> bool:
+        return node in [self.signed[start : start + 16] for start in range(1, len(self.signed), 16)]
+
+
 class _Node:
     """A node that has joined, with links to oslo and tokyo, and the exchange of its edge."""
 
@@ -174,6 +194,7 @@ class _Node:
             signing=_Lenient(),
             config=MeshConfig(),
             rng=random.Random(1),
+            trust=_Keeper(),
         )
         self.exchange = Exchange(Router(block_timeout_s=30.0), origin=ME, boot=1, clock=lambda: self.now)
         self.connections = {OSLO: 1, TOKYO: 2}
@@ -281,6 +302,8 @@ def _machine_seeds() -> Iterable[bytes]:
     yield join(_frames(Graft(bundles=((ME, 1, 1),)), PingRequest(id=1, target=TOKYO)), publish)
     yield join(_frames(Skipped(boot=1, lane=0, first=1, last=9, messages=1)), _bundle(KIND_DIRECT, OSLO, ME, 1), later)
     yield join(_bundle(KIND_RETURNED, OSLO, ME, 0, "g"), _bundle(KIND_DIRECT, OSLO, ME, 1, "g"))
+    yield join(_frames(Trust(signed=b"\x05" + TOKYO)), later, _frames(Trust(signed=b"\x06" + ME)), publish)
+    yield join(_frames(TrustVersion(version=9), TrustVersion(version=0)), later)
     grouped = _encode(InterestPiece(node=OSLO, boot=1, base=0, version=1, reset=True, added=(InterestEntry("a", "g"),)))
     yield join(bytes([INTEREST, 0]) + grouped, publish, *[_bundle(KIND_RETURNED, OSLO, ME, 0, "g", "alice")] * 2)
     yield join(later, later, later, later, _frames(DiscoveryResponse(buckets=(-1, 64))), later)
