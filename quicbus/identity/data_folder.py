@@ -78,7 +78,6 @@ from quicbus.identity.folder_trust import (
 from quicbus.identity.issued_log import IssuedLog
 from quicbus.identity.names import Role
 from quicbus.identity.peer import ISSUE_NODE
-from quicbus.identity.prepared_folder import wants_signature
 from quicbus.identity.rotation import advance_rotation
 
 if TYPE_CHECKING:
@@ -198,7 +197,6 @@ class DataFolder:
         may_create_authority: bool,
         node_name: str | None = None,
         may_be_expired: bool = False,
-        authority_is_elsewhere: bool = False,
         now: dt.datetime | None = None,
     ) -> Self:
         """Lock the folder and load it; on the first start of a mesh, make it. Raises `DataFolderError`.
@@ -207,14 +205,11 @@ class DataFolder:
         a node certificate is an error and is left as it was; `PreparedFolder` is for who brings one. `node_name` is
         used when a node certificate is made; the host's name unless given. `may_be_expired`: the caller renews the
         node's certificate before it is used; otherwise one that has expired is an error where the authority's key is
-        not here. `authority_is_elsewhere`: no authority is made here; without a node certificate the folder gets a key
-        and a signing request, and the error says where to have it signed.
+        not here.
         """
         folder = Path(path)
         now = now or dt.datetime.now(dt.UTC)
         with one_error(folder):
-            if authority_is_elsewhere and not exists(folder / NODE_FILE):
-                raise wants_signature(folder)
             if not may_create_authority and not exists(folder / NODE_FILE):
                 raise DataFolderError(
                     str(folder),

@@ -110,6 +110,9 @@ def reload_trust(folder: Path, trust: TrustStore, now: dt.datetime) -> None:
     text = (folder / AUTHORITY_FILE).read_bytes()
     if pem.split(text, AUTHORITY_FILE).certificates != list(trust.authorities):
         trust.install(text)
+    elif trust.raw:
+        # Lost: the next list that a command makes here would lack all that was revoked before.
+        write(folder, TRUST_FILE, trust.raw)
 
 
 def stamps(folder: Path) -> tuple[tuple[int, int, int] | None, ...]:

@@ -43,22 +43,7 @@ if TYPE_CHECKING:
     from quicbus.identity.folder_lock import FolderLock
     from quicbus.identity.issuing import Issued
 
-__all__ = ["PreparedFolder", "wants_signature"]
-
-
-def wants_signature(path: str | os.PathLike[str]) -> DataFolderError:
-    """Make key and signing request of a node whose authority is elsewhere; return the error that tells what to do.
-
-    Raises `DataFolderError` where that is not possible.
-    """
-    with PreparedFolder.open(path) as prepared:
-        request = prepared.write_request()
-    return DataFolderError(
-        str(path),
-        f"no node certificate in it; have {request} signed where the authority is, with `quicbus cert sign "
-        f"{REQUEST_FILE} --node NAME --out {NODE_FILE}`, and install the result here with `quicbus cert install "
-        f"{NODE_FILE} --node {path}`",
-    )
+__all__ = ["PreparedFolder"]
 
 
 class PreparedFolder:

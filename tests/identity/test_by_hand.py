@@ -52,7 +52,7 @@ def test_a_node_starts_with_what_was_signed_elsewhere(office: Path, tmp_path: Pa
     request = request_node(tmp_path / "node")
     node = install_node(tmp_path / "node", sign(office, request, Role.NODE, "osaka"), NOW)
     assert not request.exists()
-    with DataFolder.open(tmp_path / "node", may_create_authority=True, authority_is_elsewhere=True, now=NOW) as folder:
+    with DataFolder.open(tmp_path / "node", may_create_authority=False, now=NOW) as folder:
         assert (folder.node.name, folder.node_id) == ("osaka", node.node_id)
         assert folder.mesh == load_authority(office).mesh
         assert folder.authority is None

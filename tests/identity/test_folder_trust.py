@@ -189,6 +189,13 @@ class TestReload:
         assert mesh.away.reload(mesh.now) == Changes(authorities=True)
         assert len(mesh.away.trust.authorities) == 2
 
+    def test_a_list_that_was_lost_is_written_again(self, mesh: Mesh) -> None:
+        raw = mesh.revoke()
+        assert mesh.home.reload(mesh.now).trust
+        (mesh.home.path / "trust.bin").unlink()
+        assert not mesh.home.reload(mesh.now)
+        assert (mesh.home.path / "trust.bin").read_bytes() == raw
+
     def test_a_list_that_was_half_written_down_is_finished_at_the_start(self, mesh: Mesh) -> None:
         start_rotation(mesh.home.path, mesh.now)
         raw = (mesh.home.path / "trust.bin").read_bytes()

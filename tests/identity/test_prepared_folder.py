@@ -20,6 +20,7 @@ from quicbus.identity import (
     node_id_of,
     request_key,
 )
+from quicbus.identity.requests import request_from_pem
 from quicbus.identity.trust import TrustList, seal_trust
 from tests.identity.certificates import DAY, NOW, impostor_of
 
@@ -124,10 +125,8 @@ def test_the_certificate_of_a_client_makes_no_node(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "node.pem").exists()
 
 
-def test_without_an_authority_here_a_request_is_left_and_the_error_names_the_way(tmp_path: Path) -> None:
-    path = tmp_path / "data"
-    for _ in range(2):
-        with pytest.raises(DataFolderError, match=r"quicbus cert sign node-request\.pem --node NAME") as caught:
-            DataFolder.open(path, may_create_authority=True, authority_is_elsewhere=True, now=NOW)
-        assert f"quicbus cert install node.pem --node {path}" in caught.value.why
-        assert sorted(os.listdir(path)) == ["lock", "node-key.pem", "node-request.pem"]
+def test_its_request_is_written_for_an_authority_elsewhere(tmp_path: Path) -> None:
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        path = prepared.write_request()
+        assert request_from_pem(path.read_bytes(), path.name) == prepared.request
+    assert sorted(os.listdir(tmp_path / "data")) == ["lock", "node-key.pem", "node-request.pem"]
