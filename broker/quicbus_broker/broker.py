@@ -28,7 +28,7 @@ from quicbus.wire.join_frames import JOIN_ALPN
 from quicbus_broker.broker_mesh import BrokerMesh
 from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
 from quicbus_broker.enrolment import ByProtocol, Enrolment, JoinStatistics, enter_mesh
-from quicbus_broker.freed_memory import FreedMemory, trim_function
+from quicbus_broker.freed_memory import FreedMemory, give_back
 from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.lan import check_extra
 from quicbus_broker.live_trust import LiveTrust
@@ -349,14 +349,13 @@ class Broker:
 
     async def _keep_time(self) -> None:
         edge, mesh = self._opened_edge, self._opened_mesh
-        memory, trim = FreedMemory(), trim_function()
+        memory = FreedMemory()
         while True:
             await asyncio.sleep(TICK_S)
             edge.tick()
             mesh.tick()
-            now = time.monotonic()
-            if memory.is_worth_trimming(edge.sessions, len(edge.exchange.router), now) and trim is not None:
-                await asyncio.to_thread(trim)
+            if memory.is_worth_it(edge.sessions, len(edge.exchange.router), time.monotonic()):
+                await give_back()
 
     def _supersede(self, why: str) -> None:
         self._end_by(DataFolderError(str(self.data_dir), why), why)

@@ -26,6 +26,9 @@ __all__ = ["Arena", "Outcome"]
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 90.0
 COUNTED_S = 20.0
+SETTLED_SIZE = 16 * 1024 * 1024
+TRIMMED_S = 8.0
+"""A broker gives freed memory back some seconds after the end of a flood."""
 LOOK_S = 0.1
 """Between two looks at what nobody tells."""
 
@@ -201,6 +204,7 @@ class Arena:
             self._wait_counted(before, ATTACKS[name].counted)
         else:
             self.settle(rest_s)
+            _wait(lambda: self.resident() - resident < SETTLED_SIZE, TRIMMED_S)
         after = self.statistics()
         for reason, messages in attacked.dropped.items():
             before[f"good.dropped.{reason}"] = quiet.dropped.get(reason, 0)
