@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from quicbus.exceptions import LimitExceeded
 from quicbus.transport._packets import MEMORY_VERSION
-from quicbus.transport.endpoint import Endpoint
+from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.transport.network import Path
 from tests.transport.pump import dialing
 from tests.transport.recorder import Recorder
+from tests.transport.test_admission import initial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -102,13 +104,15 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.dialed: list[FakeConnection] = []
+        self.accepted: list[FakeConnection] = []
 
     def dial(self, configuration: EngineConfiguration) -> FakeConnection:
         self.dialed.append(FakeConnection())
         return self.dialed[-1]
 
     def accept(self, configuration: EngineConfiguration, original: bytes, retry: bytes | None) -> FakeConnection:
-        raise AssertionError("nobody dials here")
+        self.accepted.append(FakeConnection())
+        return self.accepted[-1]
 
 
 class Session(Recorder):
@@ -165,9 +169,42 @@ class Bench:
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     engine = FakeEngine()
-    endpoint = await Endpoint.open(bind=None, engine=engine, network=MemoryNetwork())
+    settings = EndpointSettings(retry="never")
+    endpoint = await Endpoint.open(bind=None, engine=engine, settings=settings, network=MemoryNetwork())
     yield Bench(endpoint, engine)
     await endpoint.close()
+
+
+async def test_strangers_come_after_all_connections_were_served_and_sent_to(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    known: list[int] = []
+
+    def make(connection: Connection) -> Session:
+        known.append(quic.transmits)
+        return Session(connection)
+
+    bench.endpoint.listener = Listener(replace(dialing(), is_client=False), make)
+    datagram = initial(version=MEMORY_VERSION)
+    bench.endpoint.received(datagram, len(datagram), PATH)
+    bench.feed(quic)
+    quic.events.append(StreamData(3, b"x", ended=False))
+    bench.endpoint.turn_ended()
+    assert known == [1]
+    assert session.received == {3: b"x"}
+    [stranger] = bench.engine.accepted
+    assert stranger.fed == [datagram]
+    assert stranger.transmits == 1
+
+    quic.transmits = 0
+    stranger.events.append(HandshakeCompleted(bytes(32)))
+    bench.feed(stranger)
+    bench.feed(quic)
+    assert len(stranger.fed) == 1, "it has not proved yet who it is"
+    bench.endpoint.turn_ended()
+    assert len(stranger.fed) == 2
+    assert bench.endpoint.statistics().half_open == 0, "this session asks for no proof"
+    bench.feed(stranger)
+    assert len(stranger.fed) == 3
 
 
 async def test_a_connection_transmits_once_in_a_turn_however_much_came(bench: Bench) -> None:
