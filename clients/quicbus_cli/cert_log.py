@@ -103,7 +103,7 @@ def revoke(which: tuple[str, ...], force: bool, data_dir: str | None, as_json: b
     "--overlap",
     type=click.FloatRange(min=0),
     metavar="DAYS",
-    help="Days until the new one issues; 60 unless given, the time after which nobody who was away can renew.",
+    help="Days until the new one issues; unless given 60, or as long as the longest certificate can be renewed.",
 )
 @click.option("--status", is_flag=True, help="Only tell whether one authority follows another now.")
 @data_dir_option
@@ -123,8 +123,14 @@ def rotate(overlap: float | None, status: bool, data_dir: str | None, as_json: b
     if status:
         found = rotations.read_rotation(folder)
     else:
-        days = rotations.OVERLAP_DAYS if overlap is None else overlap
-        found = rotations.start_rotation(folder, now, overlap_days=days)
+        usual = rotations.usual_overlap_days(folder, now)
+        found = rotations.start_rotation(folder, now, overlap_days=overlap)
+        if overlap is not None and overlap < usual:
+            click.echo(
+                f"who does not renew in these {overlap:g} days can't verify brokers afterwards and has to join again; "
+                f"{usual:.0f} days lock out nobody",
+                err=True,
+            )
     facts: dict[str, Any] = {"mesh": issuer.mesh, "under_way": found is not None}
     if found is not None:
         facts |= {

@@ -37,12 +37,19 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-__all__ = ["OVERLAP_DAYS", "Rotation", "advance_rotation", "read_rotation", "start_rotation"]
+__all__ = [
+    "OVERLAP_DAYS",
+    "Rotation",
+    "advance_rotation",
+    "read_rotation",
+    "start_rotation",
+    "usual_overlap_days",
+]
 
 OVERLAP_DAYS = CERTIFICATE_DAYS + RENEW_GRACE_DAYS
 """Before the next authority issues. Whoever heard nothing of the mesh for so long has a certificate that can't even be
 renewed, so nobody who can come back meets an authority that he never heard of. Shorter locks out who was away."""
-MAX_OVERLAP_DAYS = 365.0
+MAX_OVERLAP_DAYS = 3650.0
 
 logger = logging.getLogger("quicbus.identity")
 
@@ -79,11 +86,30 @@ def read_rotation(folder: Path) -> Rotation | None:
             ) from None
 
 
-def start_rotation(folder: Path, now: dt.datetime, *, overlap_days: float = OVERLAP_DAYS) -> Rotation:
+def usual_overlap_days(folder: Path, now: dt.datetime) -> float:
+    """Return the days after which each certificate of today was renewed, or can't be; raises `DataFolderError`.
+
+    `OVERLAP_DAYS`, longer where some live for longer, shorter where the authority ends before that.
+    """
+    with one_error(folder):
+        authority = read_authority(folder)
+    last = max((one.renewable_until for one in IssuedLog(folder).entries()), default=0)
+    days = max(float(OVERLAP_DAYS), (last - now.timestamp()) / 86_400)
+    if authority is not None:
+        left = (authority.not_after - now) / dt.timedelta(days=1)
+        days = min(days, max(0.0, left - CERTIFICATE_DAYS))
+    return min(days, MAX_OVERLAP_DAYS)
+
+
+def start_rotation(folder: Path, now: dt.datetime, *, overlap_days: float | None = None) -> Rotation:
     """Make the next authority, and have the mesh trust it from now on; raises `DataFolderError`, `InvalidSetting`.
 
-    With an overlap of 0 it issues at once. The old one stays trusted in any case: this is no remedy for a stolen key.
+    `overlap_days`: `usual_overlap_days` unless given. Shorter, those who were away in the meantime can't verify brokers
+    whose certificate is of the next authority, and have to join again; 0: it issues at once. The old one stays trusted
+    in any case: this is no remedy for a stolen key.
     """
+    if overlap_days is None:
+        overlap_days = usual_overlap_days(folder, now)
     if not 0 <= overlap_days <= MAX_OVERLAP_DAYS:
         raise InvalidSetting("overlap", f"{overlap_days:g} days are not allowed: 0 to {MAX_OVERLAP_DAYS:g}")
     with one_error(folder), brief_lock(folder):

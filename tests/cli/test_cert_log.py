@@ -101,6 +101,7 @@ def test_rotation_is_begun_once_and_told(here: Here) -> None:
 
 def test_rotated_without_an_overlap_the_new_authority_issues(here: Here) -> None:
     begun = here.json("cert", "rotate", "--overlap", "0")
+    assert "60 days lock out nobody" in here.stderr
     assert begun["has_switched"]
     assert load_authority(here.folder).key_id.hex() == begun["next"]
     here.json("cert", "issue", "--client", "alice")

@@ -17,6 +17,7 @@ from quicbus.identity import (
     load_authority,
     prepare_node_folder,
 )
+from quicbus.identity.by_hand import prepare_authority_folder
 from quicbus.identity.folder_trust import read_trust
 from quicbus.identity.rotation import OVERLAP_DAYS, Rotation, advance_rotation, read_rotation, start_rotation
 from tests.identity.certificates import DAY, NOW, certificate_of
@@ -80,6 +81,18 @@ def test_the_next_authority_is_trusted_at_once_and_issues_after_the_overlap(fold
     assert not advance_rotation(folder, SWITCH + DAY)
 
 
+def test_the_overlap_is_as_long_as_any_certificate_can_be_renewed(folder: Path) -> None:
+    authority = load_authority(folder)
+    robot = authority.issue_client("robot", days=200, now=NOW)
+    IssuedLog(folder).add(authority, robot.chain_der[0], now=NOW)
+    assert start_rotation(folder, NOW).switch_at == int((NOW + 230 * DAY).timestamp())
+
+
+def test_an_authority_near_its_end_is_followed_before_it_can_issue_only_short_certificates(tmp_path: Path) -> None:
+    prepare_authority_folder(tmp_path / "office", days=70, now=NOW)
+    assert start_rotation(tmp_path / "office", NOW).switch_at == int((NOW + 40 * DAY).timestamp())
+
+
 def test_the_mesh_keeps_its_id_and_members_keep_theirs(folder: Path) -> None:
     before = load_authority(folder)
     start_rotation(folder, NOW, overlap_days=0)
@@ -93,7 +106,7 @@ def test_the_mesh_keeps_its_id_and_members_keep_theirs(folder: Path) -> None:
 
 def test_the_old_authority_leaves_when_nothing_of_it_can_be_renewed(folder: Path) -> None:
     old = load_authority(folder)
-    start_rotation(folder, NOW)
+    start_rotation(folder, NOW, overlap_days=OVERLAP_DAYS)
     longest = old.issue_client("robot", days=200, now=NOW)
     IssuedLog(folder).add(old, longest.chain_der[0], now=NOW)
     advance_rotation(folder, SWITCH)
@@ -146,9 +159,9 @@ def test_a_second_rotation_waits_for_the_first(folder: Path) -> None:
     assert len(trusted(folder)) == 2
 
 
-@pytest.mark.parametrize("days", [-1.0, 366.0, float("nan")])
+@pytest.mark.parametrize("days", [-1.0, 3651.0, float("nan")])
 def test_an_overlap_that_is_none_is_refused(days: float, folder: Path) -> None:
-    with pytest.raises(InvalidSetting, match="0 to 365"):
+    with pytest.raises(InvalidSetting, match="0 to 3650"):
         start_rotation(folder, NOW, overlap_days=days)
     assert read_rotation(folder) is None
 
