@@ -11,6 +11,7 @@ import pytest
 
 from quicbus import limits
 from quicbus_broker.settings import BrokerSettings
+from tests.abuse.attackers import ATTACKS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "security.md").read_text()
@@ -43,6 +44,14 @@ def test_every_test_that_is_named_exists() -> None:
     ]
     assert not missing, "\n".join(missing)
     assert len(named_tests()) > 100
+
+
+def test_every_attack_that_is_listed_is_made() -> None:
+    listed = re.search(r"They are: (.*?)\.\n", TEXT, re.DOTALL)
+    assert listed is not None
+    names = [" ".join(name.split()) for name in re.findall(r"`(.*?)`", listed[1], re.DOTALL)]
+    assert len(names) > 20
+    assert not set(names) - set(ATTACKS)
 
 
 @pytest.mark.parametrize(("name", "value"), LIMITS)
