@@ -96,7 +96,7 @@ def wrong_tables(world: World) -> list[str]:
                 # All have started after it had gone, and nobody has told them.
                 if place.is_up:
                     wrong.append(f"{process} does not know {place.name}")
-            elif facts[0] not in _possible_states(place):
+            elif facts[0] not in _possible_states(place, facts[1]):
                 wrong.append(f"{process} believes that {place.process} is {facts[0]}")
             elif place.is_up and place.process is not None and facts[1] != place.process.boot:
                 wrong.append(f"{process} knows boot {facts[1]} of {place.process}")
@@ -104,11 +104,12 @@ def wrong_tables(world: World) -> list[str]:
     return wrong
 
 
-def _possible_states(place: Place) -> tuple[State, ...]:
+def _possible_states(place: Place, boot: int) -> tuple[State, ...]:
+    """Of a boot that is known of it: a later one may have crashed before anybody met it."""
     if place.is_up:
         return (State.ALIVE,)
     # The farewell of one that left and was cut off may have reached nobody.
-    return (State.LEFT, State.FAILED) if place.has_left else (State.FAILED,)
+    return (State.LEFT, State.FAILED) if boot in place.left else (State.FAILED,)
 
 
 def wrong_interest(world: World, topics: Sequence[str]) -> list[str]:

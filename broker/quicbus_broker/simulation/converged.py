@@ -14,6 +14,7 @@ from quicbus_broker.mesh.members.table import TableBase
 from quicbus_broker.mesh.state import Mesh
 from quicbus_broker.simulation.chance import chance
 from quicbus_broker.simulation.stand_in_signing import StandInSigning
+from quicbus_broker.simulation.stand_in_trust import StandInTrust
 from quicbus_broker.simulation.world import Latency, World, mesh_of
 
 if TYPE_CHECKING:
@@ -89,9 +90,10 @@ def _record_of(world: World, place: Place) -> Signed:
 
 
 def _process_at(world: World, place: Place, base: TableBase) -> Process:
-    signing = StandInSigning(world.signing, place.node)
+    trust = StandInTrust()
+    signing = StandInSigning(world.signing, place.node, trust)
     rng = chance(world.rng.getrandbits(64))
-    return world.make_process(
+    process = world.make_process(
         place,
         "hybrid",
         boot=place.boot,
@@ -104,8 +106,11 @@ def _process_at(world: World, place: Place, base: TableBase) -> Process:
             config=world.config,
             rng=rng,
             base=base,
+            trust=trust,
         ),
     )
+    world.trusts[process] = trust
+    return process
 
 
 def _start(process: Process, ends: Sequence[End]) -> None:

@@ -14,7 +14,7 @@ from quicbus_broker.mesh.config import MeshConfig
 from quicbus_broker.simulation.application import Broken
 from quicbus_broker.simulation.chance import chance
 from quicbus_broker.simulation.checks import memory_over_bounds, missing_deliveries, not_converged, unaccounted
-from quicbus_broker.simulation.world import Latency, World, mesh_of
+from quicbus_broker.simulation.world import STOP_GRACE_S, Latency, World, mesh_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,8 +259,10 @@ class Scenario:
         return index not in SEEDS and self._modes[index] != "server" and self._rng.random() < 0.5
 
     def _leave(self) -> None:
-        if (process := self._any()) and not process.is_paused:
-            self.world.leave(process)
+        process = self._any()
+        if process is None or process.is_paused or (process.place in SEEDS and self._rest_s < 2 * STOP_GRACE_S):
+            return  # A seed that is leaving when the calm begins would not be started again.
+        self.world.leave(process)
 
     def _revoke(self) -> None:
         """Revoke a node, at another one that runs: others, and it itself, may be away, or cut off."""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from quicbus_broker.mesh.outputs import MeshOutput, NodeId
 
-__all__ = ["Latency", "Place", "World", "mesh_of"]
+__all__ = ["STOP_GRACE_S", "Latency", "Place", "World", "mesh_of"]
 
-_STOP_GRACE_S = 0.5
+STOP_GRACE_S = 0.5
 """A broker that leaves waits so long for its farewell to be on its way."""
 _WALL_START = 1_800_000_000.0
 
@@ -65,7 +65,8 @@ class Place:
     """The trust list that it knows."""
     started: list[Process] = field(default_factory=list)
     starts: int = 0
-    has_left: bool = False
+    left: dict[int, None] = field(default_factory=dict)
+    """The boots that have left."""
 
     @property
     def process(self) -> Process | None:
@@ -169,7 +170,6 @@ class World:
             observer=self,
         )
         place.started.append(process)
-        place.has_left = False
         return process
 
     def make_mesh(self, place: Place, mode: str, boot: int, trust: StandInTrust) -> Mesh:
@@ -209,9 +209,9 @@ class World:
         """Stop a broker as its operator would."""
         self.say(f"{process} leaves")
         self._remember(process)
-        self.places[process.place].has_left = True
+        self.places[process.place].left[process.boot] = None
         process.perform(mesh_of(process).leave(process.now))
-        self.schedule.after(_STOP_GRACE_S, process.stop)
+        self.schedule.after(STOP_GRACE_S, process.stop)
 
     def revoke(self, place: Place, at: Process) -> None:
         """Revoke a node, at a process whose data folder the authority's list is put into."""

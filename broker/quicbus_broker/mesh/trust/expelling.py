@@ -57,7 +57,7 @@ class Expelling:
         """There is a later list, from `source`: pass it on, and go by it."""
         revoked = [node for node in self._known() if self._keeper.is_revoked(node)]
         neighbors = [node for node in self._overlay.neighbors if node not in revoked]
-        self._spreading.spread(neighbors, source, now, outputs)
+        self._spreading.spread(neighbors, self._traffic.broadcast.eager, source, now, outputs)
         for node in revoked:
             self._expel(node, now, outputs)
         if self._keeper.is_revoked(self._me):

@@ -16,15 +16,19 @@ from quicbus_broker.mesh.outputs import Misbehaved, SendFrame, TrustChanged, Tru
 from quicbus_broker.mesh.signing import Forged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Container, Iterable
 
     from quicbus_broker.mesh.outputs import NodeId, Output
     from quicbus_broker.mesh.trust.keeper import TrustKeeper
 
-__all__ = ["REFUSED_FOR_S", "SEND_AGAIN_S", "Spreading"]
+__all__ = ["ASK_AGAIN_S", "FLOOD_LINKS", "REFUSED_FOR_S", "SEND_AGAIN_S", "Spreading"]
 
 SEND_AGAIN_S = 5.0
 """The same list goes to the same node at most so often, however it asks: it may have 240 KB."""
+ASK_AGAIN_S = 1.0
+"""So long one node has to send a list before another one is asked for it."""
+FLOOD_LINKS = 8
+"""With up to so many neighbours all of them are sent it at once."""
 REFUSED_FOR_S = 600.0
 """A revoked node that was sent the list is not let in again for so long: longer than it needs to read it."""
 _MAX_TOLD = 1024
@@ -42,6 +46,8 @@ class Spreading:
         self._told: dict[NodeId, float] = {}
         """When revoked nodes were sent the list."""
         self._to_remind: list[NodeId] = []
+        self._asked = (0, -math.inf)
+        """Which later list was asked for last, and when."""
 
     # --- connections ---
 
@@ -74,7 +80,7 @@ class Spreading:
         if frame.version < self._keeper.version:
             self._send(node, now, outputs)
         elif frame.version > self._keeper.version:
-            outputs.append(SendFrame(node, TrustVersion(version=self._keeper.version)))
+            self._ask(node, frame.version, now, outputs)
 
     def on_trust(self, node: NodeId, frame: Trust, now: float, outputs: list[Output]) -> None:
         if len(frame.signed) > limits.MAX_TRUST_SIZE:
@@ -90,11 +96,32 @@ class Spreading:
             outputs.append(TrustLearned(frame.signed))
             outputs.append(TrustChanged(node))
 
-    def spread(self, neighbors: Iterable[NodeId], source: NodeId | None, now: float, outputs: list[Output]) -> None:
-        """The own list has changed: send it to all that may not have it."""
+    def spread(
+        self,
+        neighbors: Collection[NodeId],
+        eager: Container[NodeId],
+        source: NodeId | None,
+        now: float,
+        outputs: list[Output],
+    ) -> None:
+        """The own list has changed: send it to all that may not have it.
+
+        In a large mesh it goes along the tree of broadcasts, `eager`; the other neighbours are told that it is here.
+        """
         for node in neighbors:
-            if node != source and self._theirs.get(node, -1) < self._keeper.version:
+            if node == source or self._theirs.get(node, -1) >= self._keeper.version:
+                continue
+            if node in eager or len(neighbors) <= FLOOD_LINKS:
                 self._send(node, now, outputs)
+            else:
+                self._say_version(node, outputs)
+
+    def _ask(self, node: NodeId, version: int, now: float, outputs: list[Output]) -> None:
+        """Ask for a later list, one node at a time: all that have it may say so at once."""
+        asked, at = self._asked
+        if asked < version or now >= at + ASK_AGAIN_S:
+            self._asked = version, now
+            outputs.append(SendFrame(node, TrustVersion(version=self._keeper.version)))
 
     def _say_version(self, node: NodeId, outputs: list[Output]) -> None:
         if self._keeper.version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from quicbus.wire.close_codes import CloseCode
@@ -21,8 +22,10 @@ from quicbus_broker.mesh.outputs import (
 from quicbus_broker.mesh.overlay.connections import LINGER_S
 from quicbus_broker.mesh.trust.expelling import REVOKED
 from quicbus_broker.simulation.checks import not_converged
+from quicbus_broker.simulation.converged import converged_world
+from quicbus_broker.simulation.on_the_wire import ByteMeter
 from quicbus_broker.simulation.stand_in_trust import trust_list
-from quicbus_broker.simulation.world import World, mesh_of
+from quicbus_broker.simulation.world import Latency, World, mesh_of
 
 if TYPE_CHECKING:
     from quicbus_broker.simulation.process import Process
@@ -169,3 +172,17 @@ def test_a_member_that_sends_lists_without_end_is_thrown_out() -> None:
     stale = trust_list(0, [])
     outputs = small.feed(first, *[FrameArrived(connection, Trust(signed=stale)) for _ in range(60)])
     assert [output for output in outputs if isinstance(output, CloseConnection)]
+
+
+def test_in_a_large_mesh_a_revocation_is_everywhere_within_a_second_and_comes_to_each_a_few_times() -> None:
+    world = converged_world(200, 1, latency=Latency(1, 0.01, 0.1))
+    world.schedule.run_for(2.0)
+    frames: Counter[str] = Counter()
+    world.network.meter = ByteMeter(frames, Counter())
+    victim = world.processes[5]
+    world.revoke(world.places[5], world.processes[0])
+    world.schedule.run_for(1.0)
+    assert victim not in world.processes
+    assert all(world.trusts[process].is_revoked(victim.node) for process in world.processes)
+    assert all(victim.node not in mesh_of(process).neighbors for process in world.processes)
+    assert frames["Trust"] < 5 * 200

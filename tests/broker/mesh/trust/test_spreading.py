@@ -8,7 +8,7 @@ from quicbus import limits
 from quicbus.wire.frames import Trust
 from quicbus.wire.node_frames import TrustVersion
 from quicbus_broker.mesh.outputs import Misbehaved, SendFrame, TrustChanged, TrustLearned
-from quicbus_broker.mesh.trust.spreading import REFUSED_FOR_S, SEND_AGAIN_S, Spreading
+from quicbus_broker.mesh.trust.spreading import ASK_AGAIN_S, FLOOD_LINKS, REFUSED_FOR_S, SEND_AGAIN_S, Spreading
 from quicbus_broker.simulation.stand_in_trust import StandInTrust, trust_list
 
 if TYPE_CHECKING:
@@ -110,8 +110,26 @@ def test_a_change_goes_to_all_neighbors_but_its_source_and_those_that_have_it() 
     outputs: list[Output] = []
     spreading = make(3)
     spreading.on_version(ROME, TrustVersion(version=3), NOW, outputs)
-    spreading.spread([OSLO, LIMA, ROME], OSLO, NOW, outputs)
+    spreading.spread([OSLO, LIMA, ROME], [], OSLO, NOW, outputs)
     assert outputs == [trust(LIMA, 3)]
+
+
+def test_in_a_large_mesh_a_change_goes_along_the_tree_and_is_told_to_the_others() -> None:
+    outputs: list[Output] = []
+    nodes = [bytes([number]) * 16 for number in range(FLOOD_LINKS + 1)]
+    make(3).spread(nodes, nodes[:2], None, NOW, outputs)
+    assert outputs == [trust(node, 3) for node in nodes[:2]] + [version(node, 3) for node in nodes[2:]]
+
+
+def test_of_many_that_have_a_later_list_one_at_a_time_is_asked() -> None:
+    outputs: list[Output] = []
+    spreading = make(3)
+    for node in (OSLO, LIMA, ROME):
+        spreading.on_version(node, TrustVersion(version=4), NOW, outputs)
+    assert outputs == [version(OSLO, 3)]
+    spreading.on_version(LIMA, TrustVersion(version=5), NOW, outputs)
+    spreading.on_version(ROME, TrustVersion(version=5), NOW + ASK_AGAIN_S, outputs)
+    assert outputs == [version(OSLO, 3), version(LIMA, 3), version(ROME, 3)]
 
 
 def test_each_neighbor_in_turn_is_reminded() -> None:
