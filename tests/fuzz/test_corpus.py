@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -15,6 +16,11 @@ SEED = 20_260_101
 MAX_CORPUS_SIZE = 300_000
 CHANGES = 40
 by_target = pytest.mark.parametrize("name", sorted(TARGETS))
+
+
+@cache
+def _seeds(name: str) -> tuple[bytes, ...]:
+    return tuple(TARGETS[name].seeds())
 
 
 def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -49,7 +55,7 @@ def test_every_input_of_the_corpus_is_a_value_or_the_documented_error(name: str)
 
 @by_target
 def test_every_seed_is_a_value_or_the_documented_error(name: str) -> None:
-    for data in TARGETS[name].seeds():
+    for data in _seeds(name):
         TARGETS[name](data)
 
 
@@ -58,7 +64,7 @@ def test_every_seed_is_a_value_or_the_documented_error(name: str) -> None:
 @settings(max_examples=CHANGES, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_changes_of_the_corpus_are_values_or_the_documented_error(name: str, data: st.DataObject) -> None:
-    inputs = corpus.load(name)
+    inputs = [*corpus.load(name), *_seeds(name)]
     chosen = data.draw(st.sampled_from(inputs))
     other = data.draw(st.sampled_from(inputs))
     rng = random.Random(data.draw(st.integers(0, 2**32)))
