@@ -85,7 +85,7 @@ UNDELIVERED_SLACK = 1024 * 1024
 # --- the edge -------------------------------------------------------------------------------------------------------
 MAX_CONNECTIONS = 10_000
 MAX_CONNECTIONS_PER_ADDRESS = 1_000
-"""Of an IPv4 address or an IPv6 network of 64 bits: an office behind one NAT fits, ten attackers do not fill a broker."""
+"""Of an IPv4 address or an IPv6 network of 64 bits: an office behind a NAT fits, ten attackers do not fill a broker."""
 MAX_HALF_OPEN = 1_000
 HALF_OPEN_OF_ADDRESS_SHARE = 4
 HALF_OPEN_OF_ADDRESS_MIN = 16
@@ -109,7 +109,7 @@ MAX_UNPROVEN_TOTAL_SIZE = 16 * 1024 * 1024
 """A handshake takes 5 to 10 KB of datagrams: `MAX_HALF_OPEN` good ones fit, with ends and repetitions."""
 MAX_STRANGERS_WAITING = 512
 MAX_STRANGERS_WAITING_SIZE = 1024 * 1024
-"""Datagrams of strangers that wait for their turn, of each kind; then the newest are dropped, and dialers repeat them."""
+"""Datagrams of strangers that wait for their turn, of each kind; then the newest go, and dialers repeat them."""
 HANDSHAKE_TIMEOUT_S = 10.0
 """From the first datagram to the accepted proof."""
 MAX_SUBSCRIPTIONS = 10_000
@@ -122,8 +122,8 @@ MAX_PUBLISH_DELAY_S = 2.0
 PUBLISH_SLACK_S = 0.1
 """What may be owed before credit is withheld: batches of a client that keeps to a rate arrive in bunches."""
 MAX_UNREAD_SIZE = 64 * 1024 * 1024
-"""Bytes for one client that its network has not taken; beyond it messages wait where the policies of their subscriptions
-can drop them. Eight windows of subscriptions fit."""
+"""Bytes for one client that its network has not taken; beyond it messages wait where the policies of their
+subscriptions can drop them. Eight windows of subscriptions fit."""
 MIN_UNREAD_SIZE = 64 * 1024
 MAX_REFUSED_OVERSIZE = 8
 """Oversize messages that a peer may send, although it was told the limit, before its connection is closed."""

@@ -24,8 +24,8 @@ from quicbus.wire.node_frames import (
     Signed,
     Update,
 )
-from quicbus_broker.mesh.messages.broadcast import MAX_COPIES
 from quicbus_broker.mesh.conduct import MAX_OFFENCES
+from quicbus_broker.mesh.messages.broadcast import MAX_COPIES
 from tests.system.brokers import brokers_of
 from tests.system.buses import DEADLINE_S, eventually
 from tests.system.hostile_node import TOPIC, HostileNode, Signer, batch, hostile_to
