@@ -62,9 +62,10 @@ def _worlds(results: Results) -> str:
     text = """## Random worlds
 
 Faults first: crashes, restarts (also elsewhere), two processes of one node, partitions of both ways and of one, loss,
-slow links, stopped and starved processes, wall clocks that step, while everybody publishes and subscribes. Then calm,
-in which links must be symmetric, tables and interest equal and true, and every message must reach every subscriber. At
-no time may one be delivered twice, out of order, or to two members of a group.
+slow links, stopped and starved processes, wall clocks that step, nodes that are revoked, while everybody publishes and
+subscribes. Then calm, in which links must be symmetric, tables and interest equal and true, all must go by the latest
+list of whom to trust, nobody revoked may run, and every message must reach every subscriber. At no time may one be
+delivered twice, out of order, or to two members of a group.
 
 """
     wrong = "".join(f"- seed {failure.seed}: {failure.why.splitlines()[0]}\n" for failure in results.failures)

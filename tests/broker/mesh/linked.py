@@ -60,6 +60,7 @@ class Recorder:
         self.met: list[int] = []
         self.turns = 0
         self.wanted = True
+        self.revoked = b""
         self.refuses: ProofRefused | None = None
         self._numbers = 0
 
@@ -98,7 +99,7 @@ class Recorder:
         return self.wanted
 
     def is_refused(self, node: bytes) -> bool:
-        return False
+        return node == self.revoked
 
     def met_itself(self, boot: int, address: str) -> None:
         self.met.append(boot)

@@ -32,11 +32,13 @@ from quicbus_broker.mesh.outputs import (
     MemberRevoked,
     PauseChanged,
     Returned,
+    SelfRevoked,
     SendBundle,
     SendFrame,
     SpreadReached,
     State,
     Superseded,
+    TrustLearned,
     UseConnection,
 )
 from quicbus_broker.routing import Router
@@ -410,6 +412,17 @@ async def test_nodes_are_taken_by_those_that_accept(
     assert (refusal.code if refusal else None) == code
 
 
+async def test_a_revoked_node_that_was_told_is_refused(network: Network) -> None:
+    async with started(network, "oslo") as (oslo,):
+        oslo.mesh.refused.append(bytes(16))
+
+        refusal = oslo.driver.refusal(bytes(16), 1)
+
+        assert refusal is not None
+        assert refusal.code == CloseCode.CREDENTIAL_REVOKED
+        assert oslo.driver.refusal(b"o" * 16, 1) is None
+
+
 # --- what is performed ------------------------------------------------------------------------------------------------
 
 
@@ -521,6 +534,9 @@ async def test_the_rest_of_the_broker_is_told(network: Network) -> None:
             SpreadReached(3),
             Superseded(9, ("a:1",)),
             change,
+            revoked := MemberRevoked(node, "tokyo"),
+            TrustLearned(b"list"),
+            SelfRevoked(),
         )
 
         assert oslo.told.calls == [
@@ -530,6 +546,9 @@ async def test_the_rest_of_the_broker_is_told(network: Network) -> None:
             ("spread", 3),
             ("superseded", 9, ("a:1",)),
             ("member", change),
+            ("revoked", revoked),
+            ("trust", b"list"),
+            ("self revoked",),
         ]
 
 

@@ -208,6 +208,17 @@ def test_a_second_way_to_the_same_node_is_given_up() -> None:
     assert refusal(pair) == ("there is a connection to this node already", False)
 
 
+def test_a_listener_that_is_revoked_gets_no_proof() -> None:
+    pair = Pair()
+    pair.oslo.revoked = pair.tokyo.me
+
+    why, is_final = refusal(pair)
+
+    assert is_final
+    assert "the key of this node was revoked" in why
+    assert pair.tokyo.address == ""
+
+
 def test_the_mesh_may_refuse_a_node() -> None:
     pair = Pair()
     pair.tokyo.refuses = ProofRefused(CloseCode.GOING_AWAY, "try again later")
