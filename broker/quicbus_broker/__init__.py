@@ -3,6 +3,8 @@
 from quicbus_broker.broker import Broker, BrokerStatistics
 from quicbus_broker.events import (
     BrokerEvent,
+    CertificateExpiring,
+    CertificateRenewed,
     LinkDown,
     LinkUp,
     MemberFailed,
@@ -10,7 +12,9 @@ from quicbus_broker.events import (
     MemberLeft,
     MemberMoved,
     MemberRecovered,
+    MemberRevoked,
     MemberSuspected,
+    TrustChanged,
 )
 from quicbus_broker.mesh.views import MeshStatistics
 from quicbus_broker.routing import RoutingBooks
@@ -21,6 +25,8 @@ __all__ = [
     "BrokerEvent",
     "BrokerSettings",
     "BrokerStatistics",
+    "CertificateExpiring",
+    "CertificateRenewed",
     "LinkDown",
     "LinkUp",
     "MemberFailed",
@@ -28,7 +34,9 @@ __all__ = [
     "MemberLeft",
     "MemberMoved",
     "MemberRecovered",
+    "MemberRevoked",
     "MemberSuspected",
     "MeshStatistics",
     "RoutingBooks",
+    "TrustChanged",
 ]
