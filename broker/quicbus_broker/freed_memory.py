@@ -19,8 +19,8 @@ SUBSCRIPTION_SIZE = 2 * 1024
 """What one takes, roughly; idle connections 40 to 90 KB by engine (measured)."""
 WORTH_SIZE = 16 * 1024 * 1024
 """Freed since the last time: giving back takes the allocator's lock for 0.2 ms a MiB, so it is not done for less."""
-QUIET_S = 3.0
-"""So long nothing more was freed: the flood is over."""
+QUIET_S = 12.0
+"""So long nothing more was closed: the flood is over, and no timer holds its connections any more."""
 
 
 async def give_back() -> None:

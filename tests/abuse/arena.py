@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 90.0
 COUNTED_S = 20.0
 SETTLED_SIZE = 16 * 1024 * 1024
-TRIMMED_S = 8.0
+TRIMMED_S = 20.0
 """A broker gives freed memory back some seconds after the end of a flood."""
 LOOK_S = 0.1
 """Between two looks at what nobody tells."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 from quicbus import limits
-from quicbus.identity import Verifier, sign_proof
+from quicbus.identity import Authority, Verifier, sign_proof
 from quicbus.testing.pipe import CHANNEL_BINDING
+from quicbus.transport.engine import Terminated
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Accepted, Hello, Limits, Proof, Subscribed, Taken, Welcome
 from quicbus.wire.node_frames import NODE_FRAME_TYPES, Prune
@@ -15,7 +18,6 @@ from tests.broker.fakes import NODE, FakeBroker
 from tests.broker.mesh.linked import node_credential
 
 if TYPE_CHECKING:
-    from quicbus.transport.engine import Terminated
     from quicbus.wire.frames import Frame
     from quicbus_broker.edge.nodes import NodeArrival
 
@@ -201,3 +203,21 @@ class Arriving:
         signature = sign_proof(OSLO, CHANNEL_BINDING, signed_for)
         hello = Hello(version=1, kind="node", agent="test", chain=OSLO.chain_der, signature=signature, boot=boot)
         self.client.write(hello, *([then] if then else []))
+
+
+def test_nothing_keeps_a_session_that_has_ended() -> None:
+    broker = FakeBroker()
+    authority = Authority.create()
+    client = broker.connect(Verifier(authority.certificate_pem, authority.mesh))
+    alice = authority.issue_client("alice")
+    signature = sign_proof(alice, CHANNEL_BINDING, "client")
+    client.write(Hello(version=1, kind="client", agent="test", chain=alice.chain_der, signature=signature))
+    assert client.session.publisher is not None
+    session = weakref.ref(client.session)
+
+    client.session.closed(Terminated(0, "", is_application=True, is_local=False))
+    broker.clients.clear()
+    del client
+    gc.collect()
+
+    assert session() is None

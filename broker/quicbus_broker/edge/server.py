@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
 from quicbus.logs import logger_for
@@ -90,7 +91,8 @@ class Edge:
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
         self._sessions: dict[Session, None] = {}
-        self._deadlines: list[tuple[float, int, Session, CloseCode | None]] = []
+        self._deadlines: list[tuple[float, int, ReferenceType[Session], CloseCode | None]] = []
+        """Weak: that of a certificate is days away, and would keep a closed connection, with all its bytes, so long."""
         self._number = count()
         self._accepted = 0
         self._outdated: deque[Session] = deque()
@@ -131,8 +133,10 @@ class Edge:
         self.trust.tick()
         now = self.exchange.clock()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, session, code = heapq.heappop(self._deadlines)
-            self._on_deadline(session, code)
+            _, _, reference, code = heapq.heappop(self._deadlines)
+            session = reference()
+            if session is not None:
+                self._on_deadline(session, code)
         if self._are_members_changed and now >= self._brokers_due_at:
             self._are_members_changed = False
             self._brokers_due_at = now + BROKERS_INTERVAL_S
@@ -221,7 +225,7 @@ class Edge:
         self._sessions.pop(session, None)
         self.trust.forget(session)
         if len(self._deadlines) > 4 * len(self._sessions) + 64:
-            self._deadlines = [deadline for deadline in self._deadlines if deadline[2] in self._sessions]
+            self._deadlines = [deadline for deadline in self._deadlines if deadline[2]() in self._sessions]
             heapq.heapify(self._deadlines)
         self._log.info(
             "= %s %s is gone: code %d %s",
@@ -243,7 +247,7 @@ class Edge:
     def _set_deadline(self, after_s: float, session: Session, code: CloseCode | None) -> None:
         """`code`: what the session is closed with; `None` asks for its proof."""
         when = self.exchange.clock() + after_s
-        heapq.heappush(self._deadlines, (when, next(self._number), session, code))
+        heapq.heappush(self._deadlines, (when, next(self._number), ref(session), code))
 
     def _on_deadline(self, session: Session, code: CloseCode | None) -> None:
         if session not in self._sessions or session.state is SessionState.CLOSED:
