@@ -83,11 +83,18 @@ class NodeIdentity:
             self.close()
             raise
 
+    trust: TrustStore
+    """Changed in the event loop only."""
+
     def _open_trust(self) -> None:
         credential = self.credential
         self._installed = self._files.authorities_pem
-        self.trust = TrustStore(credential.mesh, self._installed, self._files.trust or None)
-        """Changed in the event loop only."""
+        try:
+            self.trust = TrustStore(credential.mesh, self._installed, self._files.trust or None)
+        except CredentialError as error:
+            raise CredentialError(
+                f"the trust list in {self.data_dir}: {error.why}; remove the file: the other nodes have the list, too"
+            ) from None
         self.credential = self._trusting(credential)
         pem = self.trust.authorities_pem
         self._verifier = Verifier(pem, credential.mesh, self.trust.revocation)

@@ -17,8 +17,9 @@ from quicbus.identity.trust import Revocation
 from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Trust
-from quicbus_broker import Broker, BrokerSettings
+from quicbus_broker import Broker, BrokerSettings, live_trust
 from quicbus_broker.events import MemberRevoked, TrustChanged
+from quicbus_broker.node import NodeIdentity
 from tests.system.buses import eventually
 from tests.system.hostile_node import hostile_to
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from quicbus.identity import Authority, Credential
 
 NOW = dt.datetime.now(dt.UTC)
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_trust, "LOOK_S", 0.05)
 
 
 def make_folder(path: Path) -> Authority:
@@ -194,17 +200,30 @@ async def test_a_file_that_is_half_written_changes_nothing_until_it_is_whole(
         await eventually(lambda: identity.credential.chain_pem == renewed.chain_pem)
 
 
-async def test_files_that_the_settings_name_are_watched_too(tmp_path: Path) -> None:
-    authority = make_folder(tmp_path / "first")
-    node = authority.issue_node("named")
+def write_files(folder: Path, node: Credential) -> dict[str, Path]:
+    """Write what settings may name in place of a data folder; returns the settings."""
     names = {
-        "certificate": (tmp_path / "c.pem", node.chain_pem),
-        "private_key": (tmp_path / "k.pem", node.private_key_pem),
-        "authority": (tmp_path / "a.pem", node.authority_pem),
+        "certificate": (folder / "c.pem", node.chain_pem),
+        "private_key": (folder / "k.pem", node.private_key_pem),
+        "authority": (folder / "a.pem", node.authority_pem),
     }
     for path, content in names.values():
         path.write_bytes(content)
-    settings = {name: path for name, (path, _) in names.items()}
+    return {name: path for name, (path, _) in names.items()}
+
+
+def test_a_damaged_trust_list_beside_named_files_is_named(tmp_path: Path) -> None:
+    node = make_folder(tmp_path / "first").issue_node("named")
+    settings = BrokerSettings(data_dir=tmp_path, **write_files(tmp_path, node))  # type: ignore[arg-type]
+    (tmp_path / f"trust-{node.node_id.hex()[:8]}.bin").write_bytes(b"damaged")
+    with pytest.raises(quicbus.CredentialError, match="remove the file"):
+        NodeIdentity(settings)
+
+
+async def test_files_that_the_settings_name_are_watched_too(tmp_path: Path) -> None:
+    authority = make_folder(tmp_path / "first")
+    node = authority.issue_node("named")
+    settings = write_files(tmp_path, node)
     async with (
         asyncio.timeout(20),
         broker(tmp_path / "first") as first,
