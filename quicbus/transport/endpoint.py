@@ -82,6 +82,7 @@ class Endpoint:
         self._flood_check: asyncio.Handle | None = None
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
+        self._stranger_timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         self._touched: dict[EndpointConnection, None] = {}
@@ -289,6 +290,8 @@ class Endpoint:
 
     def stranger_gone(self, connection: EndpointConnection) -> None:
         self._door.proven(connection)
+        self._stranger_timers.cancel(connection)
+        self.mark_dirty(connection)  # so that it gets another timer
 
     # --- the turn ---------------------------------------------------------------------------------------------------
 
@@ -363,7 +366,8 @@ class Endpoint:
         if connection.is_over:
             self.forget(connection)
         elif when is not None:
-            self._timers.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
+            timers = self._stranger_timers if connection.is_stranger else self._timers
+            timers.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
 
     def _send(self, path: Path, datagrams: list[bytes]) -> None:
         self.counters.datagrams_sent += len(datagrams)
@@ -376,6 +380,9 @@ class Endpoint:
 
     def _arm_timer(self) -> None:
         when = self._timers.earliest()
+        of_stranger = self._stranger_timers.earliest()
+        if of_stranger is not None and (when is None or of_stranger < when):
+            when = of_stranger
         if self._timer is not None:
             if when is not None and self._timer_at <= when:
                 return  # It comes too early and is set again then: dearer to move at each datagram.
@@ -388,20 +395,21 @@ class Endpoint:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        strangers = 0
-        for connection in self._timers.pop_due(now):
-            when = connection.deadline()
-            if when is not None and when > now:
-                self._timers.schedule(connection, when)
-            elif connection.is_stranger and (strangers := strangers + 1) > MAX_STRANGERS_TIMED:
-                self._timers.schedule(connection, now + TIMER_GRANULARITY_S)
-            else:
-                connection.handle_timer(now)
-                self._touched[connection] = None
+        self._wake(self._timers, self._timers.pop_due(now), now)
+        self._wake(self._stranger_timers, self._stranger_timers.pop_due(now, MAX_STRANGERS_TIMED), now)
         if self._touched or self._dirty:
             self._run_turn()
         else:
             self._arm_timer()
+
+    def _wake(self, timers: TimerQueue[EndpointConnection], connections: list[EndpointConnection], now: float) -> None:
+        for connection in connections:
+            when = connection.deadline()
+            if when is not None and when > now:
+                timers.schedule(connection, when)
+            else:
+                connection.handle_timer(now)
+                self._touched[connection] = None
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -456,6 +464,7 @@ class Endpoint:
         if connection in self._table:
             self._table.remove(connection)
             self._timers.cancel(connection)
+            self._stranger_timers.cancel(connection)
             self._dirty.pop(connection, None)
             self._dialing.pop(connection, None)
             self._door.forgotten(connection, self._loop.time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from typing import Generic, TypeVar
 
 __all__ = ["TimerQueue"]
@@ -49,11 +50,11 @@ class TimerQueue(Generic[T]):
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def pop_due(self, now: float) -> list[T]:
-        """Return the owners whose wake-up has come, earliest first; each has to be scheduled again."""
+    def pop_due(self, now: float, most: int = sys.maxsize) -> list[T]:
+        """Return the owners whose wake-up has come, earliest first, at most `most`; each has to be scheduled anew."""
         due: list[T] = []
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now and len(due) < most:
             when, _, owner = heapq.heappop(heap)
             if self._wake_at.get(owner) == when:
                 del self._wake_at[owner]

@@ -53,3 +53,12 @@ def test_the_heap_stays_small_while_deadlines_change_for_ever() -> None:
         timers.pop_due(now)
     assert len(timers) <= 10
     assert len(timers._heap) <= 2 * 10 + 64 + 1
+
+
+def test_no_more_are_woken_than_asked_for_and_the_others_stay_due() -> None:
+    timers: TimerQueue[str] = TimerQueue()
+    for at, owner in enumerate("abc"):
+        timers.schedule(owner, float(at))
+    assert timers.pop_due(10.0, 2) == ["a", "b"]
+    assert timers.earliest() == 2.0
+    assert timers.pop_due(10.0) == ["c"]
