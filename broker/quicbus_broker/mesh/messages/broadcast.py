@@ -447,14 +447,14 @@ class Broadcast:
     def next_timer(self) -> float:
         if self._greet:
             return -math.inf
-        return min(self._announce_at, self._missing.next_due(), self.store.next_timer())
+        return min(self._announce_at, self._missing.next_due, self.store.next_timer())
 
     def tick(self, now: float, outputs: list[Output]) -> None:
         if self._greet:
             self._greet_neighbors(outputs)
         if self._announce_at <= now:
             self._flush_announcements(outputs)
-        if self._missing.next_due() <= now:
+        if self._missing.next_due <= now:
             self._graft_due(now, outputs)
         if self.store.next_timer() <= now:
             self.store.expire(now)

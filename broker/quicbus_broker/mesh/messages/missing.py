@@ -39,9 +39,11 @@ class Missing:
 class MissingBundles:
     """Bounded in all and by who announces them."""
 
-    __slots__ = ("_announced", "_due", "_missing")
+    __slots__ = ("_announced", "_due", "_missing", "next_due")
 
     def __init__(self) -> None:
+        self.next_due = math.inf
+        """When `due` has something; not a method, as it is asked for after every event."""
         self._missing: dict[BundleId, Missing] = {}
         self._announced: Counter[NodeId] = Counter()
         self._due: list[tuple[float, BundleId]] = []
@@ -76,14 +78,13 @@ class MissingBundles:
         """Have `due` return it then."""
         missing.due = due
         heappush(self._due, (due, id))
+        self.next_due = self._due[0][0]
 
     def due(self, now: float) -> Iterator[tuple[BundleId, Missing]]:
         """Yield what is to be asked for now."""
         while self._due and self._due[0][0] <= now:
             due, id = heappop(self._due)
+            self.next_due = self._due[0][0] if self._due else math.inf
             missing = self._missing.get(id)
             if missing is not None and missing.due == due:
                 yield id, missing
-
-    def next_due(self) -> float:
-        return self._due[0][0] if self._due else math.inf
