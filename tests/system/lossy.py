@@ -22,7 +22,7 @@ from tests.system.buses import DEADLINE_S
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from quicbus.client.session import Prove
+    from quicbus.client.session_ports import Prove, SessionTrust
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
     from quicbus.transport.memory_network import Link
     from quicbus_broker import RoutingBooks
@@ -45,6 +45,10 @@ class _Dialer:
     @property
     def prove(self) -> Prove | None:
         return self._prove
+
+    @property
+    def trust(self) -> SessionTrust | None:
+        return None
 
     async def resolve(self, url: BrokerUrl) -> list[Address]:
         return [(url.host, url.port)]
