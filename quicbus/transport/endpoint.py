@@ -46,6 +46,9 @@ MAX_ROUNDS = 4
 """Of sessions writing to each other in one turn; what is left then has a turn of its own."""
 CLOSE_TIMEOUT_S = 1.0
 FLOOD_CHECK_S = 1.0
+MAX_TURNS_BEHIND = 4
+"""While the socket holds more than a turn reads strangers wait for so many turns: what it holds for connections comes
+first, or a flood would stand before it in the system's queue. Half of the strangers' own queue is full by then."""
 MAX_STRANGERS_TIMED = 8
 """Of one turn: a thousand handshakes that began together and say something again together would hold it up 0.2 s."""
 TIMER_GRANULARITY_S = 0.001
@@ -80,6 +83,8 @@ class Endpoint:
         admission = Admission(settings, engine.versions, os.urandom, now=self._loop.time())
         self._door = Door(self, settings, admission)
         self._flood_check: asyncio.Handle | None = None
+        self._turns_behind = 0
+        """Turns since strangers had theirs in which the socket held more than was read."""
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._stranger_timers: TimerQueue[EndpointConnection] = TimerQueue()
@@ -215,7 +220,8 @@ class Endpoint:
             part = buffer if end - start == size else buffer[start:end]
             self._dispatch(part, segment_size, identifier, path, now)
 
-    def turn_ended(self) -> None:
+    def turn_ended(self, *, is_behind: bool = False) -> None:
+        self._turns_behind = self._turns_behind + 1 if is_behind else 0
         self._run_turn()
 
     def unreachable(self, peer: Any, reason: str) -> None:
@@ -305,15 +311,16 @@ class Endpoint:
         now = self._loop.time()
         try:
             self._serve(now)
-            if self._door.is_waiting:
+            if self._door.is_waiting and not 0 < self._turns_behind <= MAX_TURNS_BEHIND:
                 began = self._door.work(now)
                 self._serve(now)
                 self._door.worked(began)
+                self._turns_behind = min(self._turns_behind, 1)
                 self._watch_flood()
         finally:
             self._is_in_turn = False
         self._arm_timer()
-        if self._dirty or self._touched or self._door.is_waiting:
+        if self._dirty or self._touched or (self._door.is_waiting and not self._turns_behind):
             self._schedule_turn()
 
     def _serve(self, now: float) -> None:

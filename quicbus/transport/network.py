@@ -36,8 +36,8 @@ class DatagramReceiver(Protocol):
         """Take a datagram, or (`segment_size` < its length) several of that size, the last possibly shorter."""
         ...
 
-    def turn_ended(self) -> None:
-        """All that could be read in this turn has been handed over."""
+    def turn_ended(self, *, is_behind: bool = False) -> None:
+        """All that is read in this turn has been handed over. `is_behind`: there was more, and it comes next."""
         ...
 
     def unreachable(self, peer: Any, reason: str) -> None:

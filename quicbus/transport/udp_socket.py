@@ -297,15 +297,17 @@ class UdpSocket:
 
     def _on_readable(self) -> None:
         recvmsg, received = self._socket.recvmsg, self._receiver.received
-        left = MAX_READ_SIZE
+        left, is_behind = MAX_READ_SIZE, True
         for _ in range(MAX_READS):
             try:
                 buffer, ancillary, _, sockaddr = recvmsg(READ_SIZE, ANCILLARY_SIZE)
             except (BlockingIOError, InterruptedError):
                 self._read_errors()
+                is_behind = False
                 break
             except OSError:
                 if not self._read_errors():
+                    is_behind = False
                     break
                 continue
             segment_size, local = len(buffer), None
@@ -319,7 +321,7 @@ class UdpSocket:
             left -= len(buffer)
             if left <= 0 or self._socket.fileno() < 0:
                 break
-        self._receiver.turn_ended()
+        self._receiver.turn_ended(is_behind=is_behind)
 
     def _read_errors(self) -> bool:
         """Empty the error queue. Returns whether there was anything in it."""

@@ -11,7 +11,7 @@ import pytest
 
 from quicbus.exceptions import LimitExceeded
 from quicbus.transport._packets import MEMORY_VERSION
-from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
+from quicbus.transport.endpoint import MAX_TURNS_BEHIND, Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.transport.network import Path
@@ -205,6 +205,25 @@ async def test_strangers_come_after_all_connections_were_served_and_sent_to(benc
     assert bench.endpoint.statistics().half_open == 0, "this session asks for no proof"
     bench.feed(stranger)
     assert len(stranger.fed) == 3
+
+
+async def test_strangers_wait_some_turns_while_the_socket_holds_more(bench: Bench) -> None:
+    bench.endpoint.listener = Listener(replace(dialing(), is_client=False), Session)
+    datagram = initial(version=MEMORY_VERSION)
+    bench.endpoint.received(datagram, len(datagram), PATH)
+    for _ in range(MAX_TURNS_BEHIND):
+        bench.endpoint.turn_ended(is_behind=True)
+        await asyncio.sleep(0)
+        assert bench.engine.accepted == []
+    bench.endpoint.turn_ended(is_behind=True)
+    assert len(bench.engine.accepted) == 1
+
+    second = initial(version=MEMORY_VERSION, destination=b"second!!")
+    bench.endpoint.received(second, len(second), PATH)
+    bench.endpoint.turn_ended(is_behind=True)
+    assert len(bench.engine.accepted) == 1
+    bench.endpoint.turn_ended()
+    assert len(bench.engine.accepted) == 2
 
 
 async def test_a_connection_transmits_once_in_a_turn_however_much_came(bench: Bench) -> None:

@@ -49,7 +49,7 @@ class Inbox:
             self.datagrams.append(buffer[start : start + segment_size])
             self.paths.append(path)
 
-    def turn_ended(self) -> None:
+    def turn_ended(self, *, is_behind: bool = False) -> None:
         self.turns += 1
 
     def unreachable(self, peer: Any, reason: str) -> None:
