@@ -17,6 +17,7 @@ from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from quicbus.client.session import Prove
     from quicbus.identity import Credential
@@ -73,6 +74,7 @@ async def converse(
     timeout_s: float,
     *,
     trust: bytes = b"",
+    qlog_dir: Path | None = None,
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
 ) -> Conversation:
     """Connect, ask, and close again; raises nothing but what cancelling raises.
@@ -80,7 +82,7 @@ async def converse(
     `timeout_s` is for each of: the handshake with the proof, and what is asked after it. `trust`: the mesh's trust
     list, as far as this machine has one.
     """
-    dialer = EndpointDialer(engine, lambda: credential, stall_timeout_s=timeout_s)
+    dialer = EndpointDialer(engine, lambda: credential, stall_timeout_s=timeout_s, qlog_dir=qlog_dir)
     known = ClientTrust()
     known.follow(credential)
     known.learned(trust)

@@ -134,7 +134,10 @@ async def look_at_broker(
         return findings
     if credential is None:
         return [*findings, skipped("TLS", "without a usable credential there is no mesh to look for; see above")]
-    told = await converse(address, credential, given.settings.engine, given.timeout_s, trust=trust)
+    settings = given.settings
+    told = await converse(
+        address, credential, settings.engine, given.timeout_s, trust=trust, qlog_dir=settings.qlog_dir
+    )
     return [*findings, *judge_conversation(told, credential)]
 
 

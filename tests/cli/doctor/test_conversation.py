@@ -27,6 +27,8 @@ from quicbus_cli.doctor.finding import State
 from tests.cli.doctor.listeners import quic_listener, refusing, silent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from quicbus.testing.launcher import BrokerProcess
     from quicbus.transport.connection import Address
 
@@ -106,6 +108,12 @@ async def test_a_quic_service_that_is_no_broker_is_told(engine: str) -> None:
         finding = judge_conversation(await converse(address, ALICE, engine, LONG_S), ALICE)[0]
     assert (finding.check, finding.state) == ("TLS", State.FAILURE)
     assert "speaks QUIC but not quicbus" in finding.seen
+
+
+async def test_the_conversation_is_recorded_where_that_is_asked_for(engine: str, tmp_path: Path) -> None:
+    async with quic_listener(engine, AUTHORITY) as address:
+        await converse(address, ALICE, engine, LONG_S, qlog_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1  # noqa: ASYNC240 (nothing else runs)
 
 
 async def test_a_broker_that_refuses_for_now_is_told(engine: str) -> None:
