@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.peers.mosquitto_peer import mosquitto_peers
 from benchmarks.peers.nats_peer import nats_peers
 from benchmarks.peers.quicbus_peer import quicbus_peers
+from benchmarks.peers.redis_peer import redis_peers
+from benchmarks.peers.zenoh_peer import zenoh_peers
 
 if TYPE_CHECKING:
     from benchmarks.peers.seam import Peer
@@ -14,4 +17,4 @@ __all__ = ["all_peers"]
 
 
 def all_peers() -> list[Peer]:
-    return [*quicbus_peers(), *nats_peers()]
+    return [*quicbus_peers(), *nats_peers(), *zenoh_peers(), *mosquitto_peers(), *redis_peers()]
