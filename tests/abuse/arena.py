@@ -114,8 +114,12 @@ class Use:
 class Arena:
     """Use it in `with`; then `attack` any number of times, one after the other."""
 
-    def __init__(self, engine: str, options: Sequence[str] = (), *, data_dir: Path | None = None) -> None:
+    def __init__(
+        self, engine: str, options: Sequence[str] = (), *, data_dir: Path | None = None, rate: float = 200.0
+    ) -> None:
+        """`rate`: messages of the good pair per second."""
         self.engine = engine
+        self._rate = rate
         self._options = options
         self._data_dir = data_dir
         self._stack = contextlib.ExitStack()
@@ -135,7 +139,12 @@ class Arena:
             )
             attacker = Launched([sys.executable, "-m", "tests.abuse.attacker"], stdin=True, cwd=ROOT)
             self._attacker = Speaker(stack.enter_context(attacker))
-            plan = PairPlan(url=self.broker.url, credentials=str(self.broker.credential_path), engine=self.engine)
+            plan = PairPlan(
+                url=self.broker.url,
+                credentials=str(self.broker.credential_path),
+                engine=self.engine,
+                rate=self._rate,
+            )
             command = [sys.executable, "-m", "tests.abuse.good_pair", msgspec.json.encode(plan).decode()]
             self._pair = Speaker(stack.enter_context(Launched(command, stdin=True, cwd=ROOT)))
             self._telling = Speaker(self.broker)

@@ -58,7 +58,8 @@ def row(outcome: Outcome) -> tuple[str, ...]:
 
 def document(outcomes: Sequence[Outcome], command: str) -> str:
     """Return docs/abuse.md."""
-    parts = [INTRODUCTION, f"Measured with `{command}` on {_machine()}.\n"]
+    measured = f"Measured with `{command}` on {_machine()}.\n" if outcomes else f"`{command}` writes the table here.\n"
+    parts = [INTRODUCTION, measured]
     for engine in dict.fromkeys(outcome.engine for outcome in outcomes):
         parts.append(f"## Broker on {engine}\n")
         lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * 7 + "---|"]

@@ -34,7 +34,7 @@ OPTIONS = (
 
 def test_no_attack_costs_good_clients_anything_or_leaves_anything_behind(engine: str, tmp_path: Path) -> None:
     """One broker for all attacks on an engine: what one of them leaves behind meets the next."""
-    with Arena(engine, OPTIONS, data_dir=tmp_path / "data") as arena:
+    with Arena(engine, OPTIONS, data_dir=tmp_path / "data", rate=50.0) as arena:
         before = arena.resident()
         found = {name: after_small(arena.attack(name, is_small=True), attack) for name, attack in ATTACKS.items()}
         assert not any(found.values()), {name: complaints for name, complaints in found.items() if complaints}
