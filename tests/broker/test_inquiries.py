@@ -62,6 +62,7 @@ class FakeMesh:
 class FakePeer:
     name: str
     not_after: dt.datetime
+    node_id: bytes = bytes(16)
 
 
 class FakeVerifier:
