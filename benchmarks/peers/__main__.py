@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.peers.cases import Case, Effort, all_cases
+from benchmarks.peers.cases import all_cases
 from benchmarks.peers.driving import RunFailed
-from benchmarks.peers.machine import describe_machine
+from benchmarks.peers.machine import allow_open_files, describe_machine
 from benchmarks.peers.registry import all_peers
 from benchmarks.peers.results import Failure, Results
+from benchmarks.peers.shapes import Effort
 from benchmarks.peers.shown import show_case
 from quicbus.process import ended_by_signals
 from quicbus.testing.launcher import LaunchError
@@ -26,6 +27,7 @@ from quicbus.testing.launcher import LaunchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks.peers.cases import Case
     from benchmarks.peers.seam import Peer
 
 
@@ -47,7 +49,7 @@ def main() -> None:
         return
     if not cases or not peers:
         parser.error("no case or no peer has such a name; see --list")
-    effort = Effort(seconds=0.5, max_size=50_000_000, share=0.1) if options.quick else Effort()
+    effort = Effort(seconds=0.3, max_size=30_000_000, share=0.1) if options.quick else Effort()
     results = Results(describe_machine(), rounds=options.rounds or (1 if options.quick else 3))
     for peer in peers:
         results.note_peer(peer)
@@ -56,6 +58,7 @@ def main() -> None:
     keep: list[Callable[[Results], None]] = []
     if options.json is not None:
         keep.append(lambda results: options.json.write_text(json.dumps(results.as_dict(), indent=1) + "\n"))
+    allow_open_files()
     with ended_by_signals():
         for case in cases:
             _run_case(case, [peer for peer in peers if not peer.missing], effort, results, console)
@@ -85,7 +88,7 @@ def _run_case(case: Case, peers: list[Peer], effort: Effort, results: Results, c
                 try:
                     results.add(case, peer, case.run(peer, effort))
                 except (RunFailed, LaunchError, OSError) as error:
-                    failure = Failure(case.name, peer.name, str(error).splitlines()[0][:300])
+                    failure = Failure(case.name, peer.name, str(error).splitlines()[-1][:300])
                     results.failures.append(failure)
                     console.print(f"failed: {failure.case}: {failure.peer}: {failure.why}")
                 progress.advance(bar)

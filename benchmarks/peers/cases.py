@@ -5,44 +5,28 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.peers.driving import peak_memory, workers
-from benchmarks.peers.plan import Plan
+from benchmarks.peers import shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.peers.seam import Peer, Server, StartServers, Where
+    from benchmarks.peers.seam import Peer, Server
+    from benchmarks.peers.shapes import Effort, Sample
 
-__all__ = ["Case", "Effort", "Metric", "Sample", "all_cases"]
+__all__ = ["Case", "Metric", "all_cases"]
 
-Sample = dict[str, float]
-"""What one round gave, by name of metric; `lost` says how many messages did not arrive."""
-
-MEBIBYTE = 1024 * 1024
 SIZES = {16: "16 B", 128: "128 B", 1024: "1 KiB", 16 * 1024: "16 KiB", 256 * 1024: "256 KiB"}
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long each round may take."""
-
-    seconds: float = 1.5
-    """Of publishing as fast as it goes."""
-    max_size: int = 400 * MEBIBYTE
-    """Published in that time at most: what some peers keep in queues."""
-    share: float = 1.0
-    """Of what is counted rather than timed."""
-
-    def count(self, number: int) -> int:
-        return max(1, int(number * self.share))
+_HELD = "datagrams held"
+_BESIDE_HELD = ("NATS/TLS", "zenoh/QUIC", "Mosquitto/TLS, paho")
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One column."""
+    """One column of figures."""
 
     name: str
     unit: str
@@ -51,98 +35,113 @@ class Metric:
 
 RATE = Metric("messages_per_s", "messages/s")
 VOLUME = Metric("megabytes_per_s", "MB/s")
+REQUESTS = Metric("requests_per_s", "requests/s")
+CONNECTIONS = Metric("connections_per_s", "connections/s")
+LATENCIES = tuple(
+    Metric(name, f"ms, {label}", is_better_high=False)
+    for name, label in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9"))
+)
+KILOBYTES = Metric("kilobytes", "KB", is_better_high=False)
+START_UP = Metric("start_ms", "ms", is_better_high=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`metrics[0]` is what the peers are compared by."""
+    """A column of a table; `group` is the table."""
 
     name: str
     group: str
+    label: str
     metrics: tuple[Metric, ...]
-    run: Callable[[Peer, Effort], Sample]
-    can: Callable[[Peer], bool] = lambda peer: True
+    measure: Callable[[Sequence[Server], Effort], Sample]
+    servers: int = 1
+    is_crowd: bool = False
+    """Hundreds of clients of one address."""
 
     def takes(self, peer: Peer) -> bool:
-        return self.can(peer) and (not peer.cases or peer.cases in self.name)
+        if _HELD in self.name:
+            return peer.cases == _HELD or peer.name in _BESIDE_HELD
+        return not peer.cases and (self.servers == 1 or peer.start_two is not None)
+
+    def run(self, peer: Peer, effort: Effort) -> Sample:
+        """Start the peer, measure and stop it."""
+        with self._running(peer) as servers:
+            return self.measure(servers, effort)
+
+    @contextlib.contextmanager
+    def _running(self, peer: Peer) -> Iterator[Sequence[Server]]:
+        start = peer.start_two if self.servers == 2 else (self.is_crowd and peer.start_crowd) or peer.start
+        assert start is not None
+        with tempfile.TemporaryDirectory(prefix="quicbus-bench-", ignore_cleanup_errors=True) as name:
+            Path(name).chmod(0o755)  # mosquitto and redis read their files without root's rights
+            with start(Path(name)) as servers:
+                yield servers
 
 
 def all_cases() -> list[Case]:
-    return [_throughput(size, topics) for topics in (1, 100, 10_000) for size in SIZES]
+    return [
+        *(_throughput(size, topics) for topics in (1, 100, 10_000) for size in SIZES),
+        *(_throughput(size, 1, held=f", {_HELD}") for size in (16, 128)),
+        *(_fan_out(count) for count in (1, 10, 100, 1000)),
+        _case("fan-in, 100 to 1", "Fan-in", "100 to 1", (RATE,), shapes.measure_load, publishers=100, is_crowd=True),
+        *(_round_trip(is_loaded) for is_loaded in (False, True)),
+        *(_requests(in_flight) for in_flight in (1, 50)),
+        _case("two nodes, 128 B", "Two nodes", "two nodes", (RATE,), shapes.measure_load, servers=2),
+        _case(
+            "connections per second", "Connections", "opened", (CONNECTIONS,), shapes.measure_connects, is_crowd=True
+        ),
+        _case(
+            "memory, idle client", "Memory", "idle client", (KILOBYTES,), shapes.measure_client_memory, is_crowd=True
+        ),
+        _case(
+            "memory, 1,000 subscriptions",
+            "Memory",
+            "1,000 subscriptions",
+            (KILOBYTES,),
+            shapes.measure_subscription_memory,
+        ),
+        _case("start-up", "Start-up", "until it takes clients", (START_UP,), _start_up),
+    ]
 
 
-@contextlib.contextmanager
-def running(start: StartServers) -> Iterator[list[Server]]:
-    with tempfile.TemporaryDirectory(prefix="quicbus-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # mosquitto reads its files without root's rights
-        with start(folder) as servers:
-            yield list(servers)
-
-
-def _throughput(size: int, topics: int) -> Case:
-    many = "1 topic" if topics == 1 else f"{topics:,} topics"
-
-    def run(peer: Peer, effort: Effort) -> Sample:
-        with running(peer.start) as servers:
-            where = servers[0].where
-            return measure_load(servers[0], where, where, effort, size=size, topics=topics)
-
-    name = f"throughput, {SIZES[size]}, {many}"
-    return Case(name, f"Throughput, {many}", (RATE, VOLUME) if size < 1024 else (VOLUME, RATE), run)
-
-
-def measure_load(
-    server: Server,
-    publish_at: Where,
-    subscribe_at: Where,
-    effort: Effort,
+def _case(
+    name: str,
+    group: str,
+    label: str,
+    metrics: tuple[Metric, ...],
+    measure: Callable[..., Sample],
     *,
-    size: int = 128,
-    topics: int = 1,
-    publishers: int = 1,
-    subscribers: int = 1,
-    processes: int = 2,
-) -> Sample:
-    """Publish as fast as it goes; deliveries over the time from the first publish to the last receipt.
-
-    Many publishers or subscribers share `processes` processes.
-    """
-    writing = [
-        Plan(role="publish", where=publish_at, size=size, topics=topics, connections=count, seed=1 + number)
-        for number, count in enumerate(_shares(publishers, processes))
-    ]
-    reading = [
-        Plan(role="subscribe", where=subscribe_at, size=size, topics=topics, connections=count)
-        for count in _shares(subscribers, processes)
-    ]
-    with workers(*reading) as readers, workers(*writing) as writers:
-        for writer in writers:
-            writer.tell("warm")
-        for reader in readers:
-            reader.result("warm")
-            reader.ask("count", "counting")
-        most = min(effort.max_size // (size * subscribers) + 1, effort.count(10_000_000))
-        for writer in writers:
-            writer.tell("load", seconds=effort.seconds, messages=most // len(writers))
-        published = [writer.result("published") for writer in writers]
-        count = sum(each["messages"] for each in published)
-        for reader in readers:
-            reader.tell("expect", messages=count)
-        received = [reader.result("received") for reader in readers]
-    delivered = sum(each["messages"] for each in received)
-    seconds = max(1e-9, (max(each["last"] for each in received) - min(each["begin"] for each in published)) / 1e9)
-    return {
-        "messages_per_s": delivered / seconds,
-        "megabytes_per_s": sum(each["size"] for each in received) / seconds / 1e6,
-        "published": count,
-        "delivered": delivered,
-        "lost": count * subscribers - delivered,
-        "server_peak_bytes": peak_memory(server.pid) or 0,
-    }
+    servers: int = 1,
+    is_crowd: bool = False,
+    **parameters: object,
+) -> Case:
+    return Case(name, group, label, metrics, partial(measure, **parameters), servers=servers, is_crowd=is_crowd)
 
 
-def _shares(count: int, processes: int) -> list[int]:
-    """Divide `count` over at most `processes`."""
-    processes = min(count, processes)
-    return [count // processes + (number < count % processes) for number in range(processes)]
+def _throughput(size: int, topics: int, held: str = "") -> Case:
+    many = ("1 topic" if topics == 1 else f"{topics:,} topics") + held
+    metrics = (RATE,) if size < 1024 else (VOLUME,)
+    name = f"throughput, {SIZES[size]}, {many}"
+    return _case(name, f"Throughput, {many}", SIZES[size], metrics, shapes.measure_load, size=size, topics=topics)
+
+
+def _fan_out(count: int) -> Case:
+    name = f"1 to {count:,}"
+    is_crowd = count >= 100
+    return _case(
+        f"fan-out, {name}", "Fan-out", name, (RATE,), shapes.measure_load, subscribers=count, is_crowd=is_crowd
+    )
+
+
+def _round_trip(is_loaded: bool) -> Case:
+    label = "half load" if is_loaded else "idle"
+    return _case(f"round trip, {label}", "Round trip", label, LATENCIES, shapes.measure_round_trip, is_loaded=is_loaded)
+
+
+def _requests(in_flight: int) -> Case:
+    label = f"{in_flight} in flight"
+    return _case(f"requests, {label}", "Requests", label, (REQUESTS,), shapes.measure_requests, in_flight=in_flight)
+
+
+def _start_up(servers: Sequence[Server], _effort: Effort) -> Sample:
+    return {"start_ms": 1000 * servers[0].started_s, "lost": 0}

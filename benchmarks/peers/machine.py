@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["describe_machine"]
+__all__ = ["allow_open_files", "describe_machine"]
 
 
 def describe_machine() -> dict[str, str]:
@@ -22,6 +22,16 @@ def describe_machine() -> dict[str, str]:
         "python": platform.python_version(),
         "load before": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
     }
+
+
+def allow_open_files() -> None:
+    """Let servers and workers have as many files as the system lets them: a thousand clients need more than usual."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _processor() -> str:

@@ -91,7 +91,7 @@ class NatsBus(Bus):
 
         context = ssl.create_default_context(cafile=self.where.authority)
         self._client: Any = await nats.connect(self.where.url, tls=context, connect_timeout=60)
-        self.publish = self._client.publish  # type: ignore[method-assign, assignment]  # the same, without a call more
+        self.publish = self._client.publish  # type: ignore[method-assign]  # the same, without a call more
 
     async def close(self) -> None:
         await self._client.close()

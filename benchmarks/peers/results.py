@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.peers.arithmetic import Spread, spread_of
 
 if TYPE_CHECKING:
-    from benchmarks.peers.cases import Case, Sample
+    from benchmarks.peers.cases import Case
     from benchmarks.peers.seam import Peer
+    from benchmarks.peers.shapes import Sample
 
 __all__ = ["Failure", "Results"]
 

@@ -274,9 +274,9 @@ class Opener(Role):
         await asyncio.gather(*(open_one() for _ in range(count)))
         report("connected", seconds=(time.monotonic_ns() - begin) / 1e9, count=count)
 
-    async def do_subscribe(self, count: int) -> None:
+    async def do_subscribe(self, count: int, first: int) -> None:
         bus = self.buses[0]
-        for number in range(count):
+        for number in range(first, first + count):
             await bus.subscribe(bus.topic("bench", "subscriptions", str(number), "value"), lambda _: None)
         await bus.flush()
         report("subscribed")

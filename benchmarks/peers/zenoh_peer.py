@@ -1,4 +1,4 @@
-"""zenoh: its router in a process of its own, over TCP, TLS and QUIC; without shared memory, and nothing may be dropped."""
+"""zenoh: its router in a process of its own, over TCP, TLS and QUIC; no shared memory, nothing may be dropped."""
 
 from __future__ import annotations
 
@@ -71,7 +71,11 @@ def _config(mode: str, endpoints: dict[str, list[str]], tls: dict[str, str]) -> 
         "mode": mode,
         **{way: {"endpoints": urls} for way, urls in endpoints.items()},
         "scouting": {"multicast": {"enabled": False}, "gossip": {"enabled": False}},
-        "transport": {"shared_memory": {"enabled": False}, "link": {"tls": tls}},
+        "transport": {
+            "shared_memory": {"enabled": False},
+            "unicast": {"max_sessions": 12_000, "accept_pending": 1000},  # 1,000 and 100 by default
+            "link": {"tls": tls},
+        },
     }
     return json.dumps(config)
 

@@ -1,4 +1,4 @@
-"""zenoh's router as a process of its own: a session in mode `router`. `python -m benchmarks.peers.zenoh_router JSON`."""
+"""zenoh's router as a process: a session in mode `router`. `python -m benchmarks.peers.zenoh_router JSON`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,67 @@
+"""A picture of each table, as SVG."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.peers.cases import Case, all_cases
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.peers.results import Results
+
+__all__ = ["plot_all"]
+
+_COLORS = ("#0b6e4f", "#6bbf59", "#d1495b", "#30638e", "#5b8fb9", "#9cc5e0", "#edae49", "#f4d58d", "#7d5ba6")
+
+
+def plot_all(results: Results, folder: Path) -> dict[str, str]:
+    """Draw one picture a group of cases, bars with the spread of the rounds; returns their file names by group.
+
+    Needs matplotlib, of the extra `bench`.
+    """
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    # The same picture for the same numbers, byte for byte.
+    mpl.rcParams.update(
+        {"svg.hashsalt": "quicbus", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = [case for case in all_cases() if case.name in results.samples]
+    names = {}
+    for group, cases in groupby(measured, key=lambda case: case.group):
+        names[group] = re.sub(r"[^a-z0-9]+", "-", group.lower()).strip("-") + ".svg"
+        _draw(folder / names[group], list(cases), results)
+    return names
+
+
+def _draw(path: Path, cases: list[Case], results: Results) -> None:
+    """One panel a case, for their figures lie far apart."""
+    from matplotlib.figure import Figure
+
+    peers = list(dict.fromkeys(peer for case in cases for peer in results.samples[case.name]))
+    figure = Figure(figsize=(2 + 2.1 * len(cases), 0.8 + 0.3 * len(peers)), layout="constrained")
+    panels = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
+    for panel, case in zip(panels, cases, strict=True):
+        _draw_case(panel, case, peers, results)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _draw_case(panel: Any, case: Case, peers: list[str], results: Results) -> None:
+    metric = case.metrics[0]
+    for number, peer in enumerate(peers):
+        spread = results.spread(case.name, peer, metric.name)
+        if spread is not None:
+            reach = [[spread.median - spread.smallest], [spread.largest - spread.median]]
+            color = _COLORS[number % len(_COLORS)]
+            panel.barh(number, spread.median, xerr=reach, color=color, error_kw={"elinewidth": 0.8})
+    panel.set_yticks(range(len(peers)), peers)
+    panel.invert_yaxis()
+    panel.set_title(case.label, fontsize=9)
+    panel.set_xlabel(metric.unit)
+    panel.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
+    panel.grid(axis="x", alpha=0.3)

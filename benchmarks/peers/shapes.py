@@ -1,0 +1,212 @@
+"""What is measured: loads, round trips, requests, connections, memory. Each on servers that run already."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.peers.driving import WorkerProcess, peak_memory, resident_memory, workers
+from benchmarks.peers.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.peers.seam import Server, Where
+
+__all__ = [
+    "Effort",
+    "Sample",
+    "measure_client_memory",
+    "measure_connects",
+    "measure_load",
+    "measure_requests",
+    "measure_round_trip",
+    "measure_subscription_memory",
+]
+
+Sample = dict[str, float]
+"""What one round gave, by name of metric; `lost` says how many messages did not arrive."""
+
+MEBIBYTE = 1024 * 1024
+_PROCESSES = 2
+_CLIENTS_OF_PROCESS = 250
+"""Many publishers or subscribers share two processes, or as many as keep to this: paho waits by select(), which knows
+1,024 files, and takes three for a client."""
+_TRIAL_DELIVERIES = 20_000
+_TRIAL_SIZE = 16 * MEBIBYTE
+_SETTLE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long each round may take."""
+
+    seconds: float = 1.5
+    """Of a load as fast as it goes."""
+    max_size: int = 600 * MEBIBYTE
+    """Delivered in that time at most: some peers keep it all in queues."""
+    share: float = 1.0
+    """Of what is counted rather than timed."""
+
+    def count(self, number: int) -> int:
+        return max(1, int(number * self.share))
+
+
+def measure_load(
+    servers: Sequence[Server],
+    effort: Effort,
+    *,
+    size: int = 128,
+    topics: int = 1,
+    publishers: int = 1,
+    subscribers: int = 1,
+) -> Sample:
+    """Publish at the first server as fast as it goes, subscribe at the last.
+
+    A trial tells how many messages `effort.seconds` take, which keeps the queues of peers without back-pressure short
+    and warms all of them. Counted are deliveries over the time from the first publish to the last receipt.
+    """
+    near, far = servers[0].where, servers[-1].where
+    reading = [
+        Plan(role="subscribe", where=far, size=size, topics=topics, connections=count) for count in _shares(subscribers)
+    ]
+    writing = [
+        Plan(role="publish", where=near, size=size, topics=topics, connections=count, seed=1 + number)
+        for number, count in enumerate(_shares(publishers))
+    ]
+    with workers(*reading) as readers, workers(*writing) as writers:
+        _warm(writers, readers)
+        trial = max(publishers, min(_TRIAL_DELIVERIES, _TRIAL_SIZE // size) // subscribers)
+        tried = _load(writers, readers, subscribers, trial, effort.seconds)
+        most = max(publishers, effort.max_size // (size * subscribers))
+        wanted = int(tried["messages_per_s"] / subscribers * effort.seconds)
+        sample = _load(writers, readers, subscribers, min(most, max(trial, wanted)), 4 * effort.seconds)
+    return {**sample, "server_peak_bytes": max(peak_memory(server.pid) or 0 for server in servers)}
+
+
+def _warm(writers: Sequence[WorkerProcess], readers: Sequence[WorkerProcess]) -> None:
+    for writer in writers:
+        writer.tell("warm")
+    for reader in readers:
+        reader.result("warm")
+
+
+def _load(
+    writers: Sequence[WorkerProcess],
+    readers: Sequence[WorkerProcess],
+    subscribers: int,
+    messages: int,
+    seconds: float,
+) -> Sample:
+    for reader in readers:
+        reader.ask("count", "counting")
+    for writer in writers:
+        writer.tell("load", seconds=seconds, messages=messages // len(writers))
+    published = [writer.result("published") for writer in writers]
+    count = sum(each["messages"] for each in published)
+    received = _received(readers, count)
+    delivered = sum(each["messages"] for each in received)
+    begin = min(each["begin"] for each in published)
+    took_s = max(1e-9, (max(each["last"] for each in received) - begin) / 1e9)
+    return {
+        "messages_per_s": delivered / took_s,
+        "megabytes_per_s": sum(each["size"] for each in received) / took_s / 1e6,
+        "published": count,
+        "delivered": delivered,
+        "lost": count * subscribers - delivered,
+        "seconds": took_s,
+    }
+
+
+def _received(readers: Sequence[WorkerProcess], count: int) -> list[dict[str, Any]]:
+    for reader in readers:
+        reader.tell("expect", messages=count)
+    return [reader.result("received") for reader in readers]
+
+
+def measure_round_trip(servers: Sequence[Server], effort: Effort, *, is_loaded: bool, rate: float = 500.0) -> Sample:
+    """Send single messages to a client that sends them back; idle or beside half of the full load."""
+    where = servers[0].where
+    with workers(Plan(role="echo", where=where), Plan(role="ping", where=where)) as (_, pinger):
+        pinger.ask("warm", "warm")
+        messages = effort.count(3000)
+        if not is_loaded:
+            return _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
+        with workers(Plan(role="subscribe", where=where), Plan(role="publish", where=where)) as (reader, writer):
+            _warm([writer], [reader])
+            _load([writer], [reader], 1, _TRIAL_DELIVERIES // 4, effort.seconds)
+            full = _load([writer], [reader], 1, _TRIAL_DELIVERIES * 5, effort.seconds)
+            reader.ask("count", "counting")
+            writer.tell("pace", rate=full["messages_per_s"] / 2)
+            sample = _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
+            paced = writer.ask("stop", "stopped")["messages"]
+            (received,) = _received([reader], paced)
+        lost = sample["lost"] + paced - received["messages"]
+        return {**sample, "lost": lost, "load_messages_per_s": paced / (messages / rate)}
+
+
+def _latency(told: dict[str, Any]) -> Sample:
+    return {
+        **{name: told[name] for name in ("p50_ms", "p99_ms", "p999_ms")},
+        "sent": told["sent"],
+        "lost": told["sent"] - told["back"],
+    }
+
+
+def measure_requests(servers: Sequence[Server], effort: Effort, *, in_flight: int) -> Sample:
+    """Ask a client that answers, `in_flight` requests at a time, for `effort.seconds`."""
+    where = servers[0].where
+    with workers(Plan(role="answer", where=where), Plan(role="ask", where=where)) as (_, asker):
+        asker.ask("warm", "warm")
+        asker.ask("ask", "asked", seconds=effort.seconds / 5, in_flight=in_flight)
+        told = asker.ask("ask", "asked", seconds=effort.seconds, in_flight=in_flight)
+    return {"requests_per_s": told["answers"] / told["seconds"], "lost": told["lost"]}
+
+
+def measure_connects(servers: Sequence[Server], effort: Effort) -> Sample:
+    """Connect clients of one process, ten at a time, until each may publish."""
+    count = effort.count(200)
+    with workers(_opener(servers[0].where)) as (opener,):
+        opener.ask("connect", "connected", count=10, at_a_time=10)
+        told = opener.ask("connect", "connected", count=count, at_a_time=10)
+    return {"connections_per_s": count / told["seconds"], "lost": 0}
+
+
+def measure_client_memory(servers: Sequence[Server], effort: Effort) -> Sample:
+    """Return what each further client that does nothing takes of the server."""
+    count = effort.count(400)
+    with workers(_opener(servers[0].where)) as (opener,):
+        opener.ask("connect", "connected", count=50, at_a_time=10)
+        before = _settled_memory(servers[0].pid)
+        opener.ask("connect", "connected", count=count, at_a_time=10)
+        after = _settled_memory(servers[0].pid)
+    return {"kilobytes": (after - before) / count / 1000, "lost": 0}
+
+
+def measure_subscription_memory(servers: Sequence[Server], effort: Effort) -> Sample:
+    """Return what each further thousand subscriptions of one client take of the server."""
+    thousands = max(1, effort.count(5))
+    with workers(_opener(servers[0].where)) as (opener,):
+        opener.ask("connect", "connected", count=1, at_a_time=1)
+        opener.ask("subscribe", "subscribed", count=100, first=0)
+        before = _settled_memory(servers[0].pid)
+        opener.ask("subscribe", "subscribed", count=1000 * thousands, first=100)
+        after = _settled_memory(servers[0].pid)
+    return {"kilobytes": (after - before) / thousands / 1000, "lost": 0}
+
+
+def _opener(where: Where) -> Plan:
+    return Plan(role="open", where=where)
+
+
+def _settled_memory(pid: int) -> int:
+    time.sleep(_SETTLE_S)
+    return resident_memory(pid)
+
+
+def _shares(count: int) -> list[int]:
+    """Divide `count` over few processes."""
+    processes = min(count, max(_PROCESSES, math.ceil(count / _CLIENTS_OF_PROCESS)))
+    return [count // processes + (number < count % processes) for number in range(processes)]
