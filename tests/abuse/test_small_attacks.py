@@ -32,6 +32,7 @@ OPTIONS = (
 """What is counted must not depend on how many others are connecting."""
 
 
+@pytest.mark.timeout(300)  # all attacks one after the other, on a machine that may be busy with other things
 def test_no_attack_costs_good_clients_anything_or_leaves_anything_behind(engine: str, tmp_path: Path) -> None:
     """One broker for all attacks on an engine: what one of them leaves behind meets the next."""
     with Arena(engine, OPTIONS, data_dir=tmp_path / "data", rate=50.0) as arena:
