@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from quicbus import limits
-from quicbus.exceptions import ProtocolViolation
+from quicbus.exceptions import LimitExceeded, ProtocolViolation
 from quicbus.transport.control import ControlStream
 from quicbus.transport.engine import cut_reason
 from quicbus.wire.close_codes import CloseCode
@@ -95,8 +95,12 @@ class JoinSession:
     def answer(self, issued: bytes, brokers: Sequence[str]) -> None:
         """Send the certificate. The dialer closes then: a close from here would overtake what was sent."""
         if not self.is_closed:
+            try:
+                self._control.open()
+            except LimitExceeded as error:
+                self.refuse(CloseCode.LIMIT_EXCEEDED, f"{error}; allow this side a stream")
+                return
             self.is_answered = True
-            self._control.open()
             self._control.write(Joined(issued=issued, brokers=tuple(brokers)))
             self.connection.transmit_soon()
 

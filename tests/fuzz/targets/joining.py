@@ -201,10 +201,14 @@ class _Desk:
 def join_session(data: bytes) -> None:
     """The bytes of one who joins, before or after the handshake."""
     connection = FakeConnection()
+    connection.streams_allowed = len(data) % 2  # a joiner may allow none
+    is_connected = False
     session = JoinSession(connection, cast("Any", _Desk()))
     for piece in parts(data):
         if not piece:
-            session.connected(bytes(32))
+            if not is_connected:
+                is_connected = True
+                session.connected(bytes(32))
         elif not session.is_closed:
             session.stream_data(2 + 4 * (piece[0] & 1), piece[1:], piece[0] >= 0xF0)
             session.before_transmit()
