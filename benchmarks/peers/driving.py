@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["RunFailed", "WorkerProcess", "peak_memory", "resident_memory", "workers"]
 
 READY_S = 120.0
-RESULT_S = 120.0
+RESULT_S = 60.0
 
 
 class RunFailed(QuicbusError):

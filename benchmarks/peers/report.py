@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.results import Results
 
-__all__ = ["BEGIN", "END", "page", "write_docs"]
+__all__ = ["BEGIN", "END", "page", "replace_marked", "write_docs"]
 
 BEGIN = "<!-- written by `make bench`: begin -->"
 END = "<!-- written by `make bench`: end -->"
@@ -30,9 +30,14 @@ def write_docs(results: Results, folder: Path) -> None:
     plots = plot_all(results, folder / "benchmarks")
     path = folder / "benchmarks.md"
     text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-    before, mark, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2] if mark else "\n"
-    path.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{page(results, plots)}{END}\n{after.lstrip() and after}", "utf-8")
+    path.write_text(replace_marked(text, page(results, plots)), encoding="utf-8")
+
+
+def replace_marked(text: str, new: str) -> str:
+    """Return `text` with `new` between the marks; at its end where it has none."""
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2].strip()
+    return f"{before.rstrip()}\n\n{BEGIN}\n{new}{END}\n" + (f"\n{after}\n" if after else "")
 
 
 def page(results: Results, plots: dict[str, str]) -> str:
@@ -57,7 +62,7 @@ def _measured_cases(results: Results) -> list[Case]:
 def _machine(results: Results) -> str:
     facts = [*results.machine.items(), *results.versions.items(), ("rounds", str(results.rounds))]
     skipped = "".join(f"- skipped: {peer}: {why}\n" for peer, why in results.skipped.items())
-    return "## Machine and versions\n\n" + table(("", ""), facts) + ("\n" + skipped if skipped else "")
+    return "### Machine and versions\n\n" + table(("", ""), facts) + ("\n" + skipped if skipped else "")
 
 
 def _targets(results: Results) -> str:
@@ -70,7 +75,7 @@ def _targets(results: Results) -> str:
     ]
     reached = sum(each.is_reached is True for each in judged)
     text = f"Ratios of the medians of this run; {reached} of {len(judged)} reached.\n\n"
-    return "## What is aimed at\n\n" + text + table(("", "wanted", "measured", "reached"), rows)
+    return "### What is aimed at\n\n" + text + table(("", "wanted", "measured", "reached"), rows)
 
 
 def _target_text(judged: Judged) -> str:
@@ -99,7 +104,7 @@ def _losses(results: Results) -> str:
                 rows.append((f"{case.name}, {metric.unit}", *cells, f"{ratio:.2f}"))
     if not rows:
         return ""
-    return "## Where quicbus is behind\n\n" + table(("", "quicbus", "the best of the others", "ratio"), rows)
+    return "### Where quicbus is behind\n\n" + table(("", "quicbus", "the best of the others", "ratio"), rows)
 
 
 def _group(group: str, cases: list[Case], results: Results, plots: dict[str, str]) -> str:
@@ -109,7 +114,7 @@ def _group(group: str, cases: list[Case], results: Results, plots: dict[str, str
     header = ("", *(f"{case.label}, {metric.unit}" for case, metric in columns))
     picture = f"\n![{group}](benchmarks/{plots[group]})\n" if group in plots else ""
     legend = f"Median (smallest to largest). Bold: the best;{_BELOW}: quicbus, and another peer is better.\n\n"
-    return f"## {group}\n\n{legend}{table(header, rows)}{picture}"
+    return f"### {group}\n\n{legend}{table(header, rows)}{picture}"
 
 
 def _cell(case: Case, metric: Metric, peer: str, results: Results) -> str:
@@ -142,4 +147,4 @@ def _is_better(one: float, other: float, metric: Metric) -> bool:
 
 def _failures(results: Results) -> str:
     lines = [f"- {failure.case}: {failure.peer}: {failure.why}\n" for failure in results.failures]
-    return "## Rounds that gave nothing\n\n" + "".join(lines) if lines else ""
+    return "### Rounds that gave nothing\n\n" + "".join(lines) if lines else ""
