@@ -103,6 +103,10 @@ ANSWER_SHARE = 0.2
 """Of the loop's time for Retry and version negotiation, at 20 to 40 us each: 5,000 to 10,000 a second."""
 STRANGERS_TURN_S = 0.002
 """Of one turn, after all connections were served: what a handshake adds to the latency of everyone else."""
+SLICE_S = 0.002
+"""Of one turn: what one session's input may take before that of others comes, and what all that wait take together."""
+SUBSCRIBE_SIZE = 256
+"""Bytes of a Subscribe or Unsubscribe frame without its filter and group, at most."""
 MIN_UNPROVEN_SIZE = 32 * 1024
 """A good client needs half of it: a handshake in datagrams of 8 KiB and a Hello; the rest is for repetitions."""
 MAX_UNPROVEN_TOTAL_SIZE = 16 * 1024 * 1024

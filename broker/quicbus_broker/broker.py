@@ -26,7 +26,7 @@ from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import PROTOCOL_VERSION
 from quicbus.wire.join_frames import JOIN_ALPN
 from quicbus_broker.broker_mesh import BrokerMesh
-from quicbus_broker.edge import Edge, EdgeStatistics, Exchange
+from quicbus_broker.edge import Edge, EdgeStatistics, Exchange, Turns
 from quicbus_broker.enrolment import ByProtocol, Enrolment, JoinStatistics, enter_mesh
 from quicbus_broker.freed_memory import FreedMemory, give_back
 from quicbus_broker.in_process import InProcessListener
@@ -270,9 +270,9 @@ class Broker:
         self._resources.callback(identity.close)
         self._log = logger_for("quicbus_broker", node=identity.credential.node_id.hex())
         router = Router(block_timeout_s=settings.block_timeout_s)
-        clock = asyncio.get_running_loop().time
-        exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=clock)
-        edge = self._edge = Edge(exchange, settings.edge_limits)
+        loop = asyncio.get_running_loop()
+        exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=loop.time)
+        edge = self._edge = Edge(exchange, settings.edge_limits, turns=Turns(loop.call_soon))
         permissions = PermissionsSource(settings, edge.permit)
         self._reloading = Reloading((permissions.read,), self._log, edge.permit_more)
         self._reloading.load()

@@ -20,11 +20,11 @@ from quicbus.wire.frames import (
     encode_frame,
 )
 from quicbus.wire.records import Delivery, Record, RecordParser, decode_delivery, encode_publish
-from quicbus_broker.edge import Admission, Edge, EdgeLimits, Exchange
+from quicbus_broker.edge import Admission, Edge, EdgeLimits, Exchange, Turns
 from quicbus_broker.routing import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from quicbus.identity import Verifier
     from quicbus.transport.connection import Address
@@ -95,14 +95,23 @@ class FakeConnection:
 
 
 class FakeBroker:
-    """An edge with a clock that tests move. `turn()` is the end of a turn of the event loop."""
+    """An edge with a clock that tests move. `turn()` ends a turn of the event loop, and further ones for what waits."""
 
     def __init__(self, edge_limits: EdgeLimits | None = None, *, block_timeout_s: float = 30.0) -> None:
         self.now = 1000.0
         self.router = Router(block_timeout_s=block_timeout_s)
         self.exchange = Exchange(self.router, origin=NODE, boot=7, clock=lambda: self.now)
         self._sessions = 0
-        self.edge = Edge(self.exchange, edge_limits or EdgeLimits(), random_bytes=self._random_bytes)
+        self.worked = 0.0
+        self.work_s = 0.0
+        """How long each piece of work takes, by the clock that measures slices."""
+        self._soon: list[Callable[[], None]] = []
+        self.edge = Edge(
+            self.exchange,
+            edge_limits or EdgeLimits(),
+            random_bytes=self._random_bytes,
+            turns=Turns(self._soon.append, self._work_clock),
+        )
         self.clients: list[FakeClient] = []
 
     def connect(self, verifier: Verifier | None = None, *, admission: Admission | None = None) -> FakeClient:
@@ -123,16 +132,33 @@ class FakeBroker:
         return client
 
     def turn(self) -> None:
+        self.end_turn()
+        while self._soon:
+            self.next_slice()
+            self.end_turn()
+
+    def end_turn(self) -> None:
+        """Only this turn: who waits for a further slice waits."""
         while any(client.connection.is_dirty for client in self.clients):
             for client in self.clients:
                 if client.connection.is_dirty:
                     client.connection.is_dirty = False
                     client.session.before_transmit()
 
+    def next_slice(self) -> None:
+        """Begin the next turn of the event loop."""
+        soon, self._soon[:] = list(self._soon), []
+        for callback in soon:
+            callback()
+
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.edge.tick()
         self.turn()
+
+    def _work_clock(self) -> float:
+        self.worked += self.work_s
+        return self.worked
 
     def _random_bytes(self, size: int) -> bytes:
         self._sessions += 1

@@ -60,3 +60,8 @@ class EdgeLimits:
     def publish_window(self) -> int:
         """Two of the largest batches fit, so that one can be under way while the other is taken."""
         return max(limits.PUBLISH_WINDOW, 2 * (self.max_message_size + limits.BATCH_OVERHEAD))
+
+    @property
+    def max_waiting_control_size(self) -> int:
+        """Of control frames that wait for a later turn: a client that comes back may renew all of its subscriptions."""
+        return 2 * self.max_filters_size + limits.SUBSCRIBE_SIZE * self.max_subscriptions

@@ -11,7 +11,7 @@ from quicbus.wire.frames import STREAM_TYPE_LANE
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection
 
-__all__ = ["OutgoingLanes"]
+__all__ = ["NoLanes", "OutgoingLanes"]
 
 
 class OutgoingLanes:
@@ -52,3 +52,12 @@ class OutgoingLanes:
                 stream_id = self._streams[lane] = self._connection.open_stream()
                 parts.insert(0, bytes((STREAM_TYPE_LANE,)))
             self._connection.send(stream_id, b"".join(parts))
+
+
+class NoLanes(OutgoingLanes):
+    """After the end of the connection: what is written is lost."""
+
+    __slots__ = ()
+
+    def write(self, topic: bytes, front: bytes, table: bytes, body: bytes) -> None:
+        pass

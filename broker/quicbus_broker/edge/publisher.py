@@ -16,6 +16,7 @@ from quicbus_broker.edge.rate import PublishRates
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection
     from quicbus.wire.frames import Flush
+    from quicbus.wire.records import Record
     from quicbus_broker.edge.control import ControlStream
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
@@ -65,14 +66,16 @@ class Publisher:
         self._oversize = 0
         self._told = (0, 0, self.credit)
         self._flushes: list[Flush] = []
+        self.waiting = 0
+        """Bytes of the lanes that have arrived and are not parsed yet: they give no credit."""
         self._is_dirty = False
         self._rates = PublishRates.of(edge_limits, exchange.clock())
         self._is_delayed = False
 
     @property
     def holds_partial(self) -> bool:
-        """Whether a record has begun to arrive and is not complete."""
-        return self._held > 0
+        """Whether a record has begun to arrive, and is not complete or not dealt with."""
+        return self._held > 0 or self.waiting > 0
 
     def open_lane(self, stream_id: int) -> None:
         """The client opened a lane; raises `ProtocolViolation` for one too many."""
@@ -80,26 +83,32 @@ class Publisher:
             raise ProtocolViolation(f"more than {limits.LANES} lanes")
         self._parsers[stream_id] = RecordParser(self._limits.max_record_size)
 
-    def receive(self, stream_id: int, data: bytes) -> None:
-        """Take bytes of a lane. Raises `ProtocolViolation` and `TooManyOversize`."""
-        parser = self._parsers[stream_id]
+    def arrived(self, size: int) -> None:
+        """So many bytes of a lane have come; raises `ProtocolViolation` for more than the credit."""
         if not self._is_dirty:
             self._is_dirty = True
             self._connection.transmit_soon()
-        self._received += len(data)
+        self._received += size
         if self._received > self.credit:
             raise ProtocolViolation(f"{self._received} bytes on the lanes, with credit for {self.credit}")
+
+    def records(self, stream_id: int, data: bytes) -> list[Record | Oversize]:
+        """Return what is complete with these bytes of a lane, each for `take`. Raises `ProtocolViolation`."""
+        parser = self._parsers[stream_id]
         self._held -= parser.held
         records = parser.feed(data)
         self._held += parser.held
-        for record in records:
-            if isinstance(record, Oversize):
-                if record.kind == KIND_PUBLISH:
-                    self._on_oversize(record)
-            elif record.kind == KIND_PUBLISH:
-                self._on_publish(record.payload)
-            elif record.kind == KIND_MESSAGE:
-                raise ProtocolViolation("a Message record towards the broker")
+        return records
+
+    def take(self, record: Record | Oversize) -> None:
+        """Deal with a record. Raises `ProtocolViolation` and `TooManyOversize`."""
+        if isinstance(record, Oversize):
+            if record.kind == KIND_PUBLISH:
+                self._on_oversize(record)
+        elif record.kind == KIND_PUBLISH:
+            self._on_publish(record.payload)
+        elif record.kind == KIND_MESSAGE:
+            raise ProtocolViolation("a Message record towards the broker")
 
     def lane_ended(self, stream_id: int) -> None:
         """The client ended a lane; raises `ProtocolViolation` in the middle of a record."""
@@ -134,9 +143,9 @@ class Publisher:
         self._is_dirty = False
         is_too_fast = self._rates is not None and self._is_too_fast(self._rates)
         if not is_too_fast and not self._exchange.router.is_held(self):
-            self.credit = max(self.credit, self._received - self._held + self.window)
+            self.credit = max(self.credit, self._received - self._held - self.waiting + self.window)
         state = (self.accepted, self.refused, self.credit)
-        if state != self._told and (not self._held or self.credit - self._told[2] >= self.window // 4):
+        if state != self._told and (not self.holds_partial or self.credit - self._told[2] >= self.window // 4):
             self._told = state
             self._control.write(Taken(accepted=self.accepted, refused=self.refused, credit=self.credit))
         if self._flushes:

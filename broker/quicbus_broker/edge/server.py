@@ -23,6 +23,7 @@ from quicbus_broker.edge.mesh_view import Alone, FurtherBrokers, further_brokers
 from quicbus_broker.edge.nodes import KIND_NODE
 from quicbus_broker.edge.session import Session, SessionState
 from quicbus_broker.edge.trust import EdgeTrust
+from quicbus_broker.edge.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +82,7 @@ class Edge:
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         mesh: MeshView | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.exchange = exchange
         self.mesh: MeshView = mesh or Alone(exchange.origin, exchange.boot)
@@ -88,6 +90,7 @@ class Edge:
         self.trust = EdgeTrust()
         self.limits = edge_limits
         exchange.max_body_size = edge_limits.max_body_size
+        self.turns = turns or Turns()
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
         self._sessions: dict[Session, None] = {}
@@ -121,7 +124,7 @@ class Edge:
 
     def make_session(self, connection: Connection, admission: Admission) -> Session:
         """Return the handler of a connection that was just accepted by the transport."""
-        session = Session(connection, admission)
+        session = Session(connection, admission, self.turns)
         self._sessions[session] = None
         self._set_deadline(self.limits.handshake_timeout_s, session, CloseCode.HANDSHAKE_TIMEOUT)
         return session
@@ -182,6 +185,7 @@ class Edge:
         """Close all sessions of clients as they are."""
         for session in self._clients():
             self._close(session)
+        self.turns.finish()
 
     @property
     def sessions(self) -> int:

@@ -1,11 +1,12 @@
 """The listener's side of one client connection: proof, control frames, lanes, closing. Nodes go on to the mesh.
 
 No clock and no I/O of its own: the endpoint calls it, it writes through `Connection`. What a client may not send is
-caught in one place, `_guarded`, and becomes a close code.
+caught in one place, `_guarded`, and becomes a close code. Input that takes long is dealt with by the slice (`Intake`).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from enum import Enum
 from functools import partial
@@ -43,6 +44,7 @@ from quicbus_broker.edge.admission import KIND_CLIENT
 from quicbus_broker.edge.control import ControlStream
 from quicbus_broker.edge.draining import Draining
 from quicbus_broker.edge.inquiries import Inquiries
+from quicbus_broker.edge.intake import Input, Intake
 from quicbus_broker.edge.nodes import KIND_NODE, NodeArrival
 from quicbus_broker.edge.permissions import Permissions, reply_prefix
 from quicbus_broker.edge.publisher import Publisher, TooManyOversize
@@ -56,8 +58,11 @@ if TYPE_CHECKING:
     from quicbus.wire.frames import Brokers
     from quicbus_broker.edge.admission import Admission, Admitted
     from quicbus_broker.edge.nodes import Nodes, NodeSession
+    from quicbus_broker.edge.turns import Turns
 
 __all__ = ["Session", "SessionState"]
+
+logger = logging.getLogger("quicbus_broker.edge")
 
 _CLIENT_UNIDIRECTIONAL = 0b10
 """The low two bits of the ids of streams that the dialer opens (RFC 9000 section 2.1)."""
@@ -75,7 +80,7 @@ class SessionState(Enum):
 class Session:
     """A `ConnectionHandler`. `publisher` and `subscriber` exist from the accepted proof on."""
 
-    def __init__(self, connection: Connection, admission: Admission) -> None:
+    def __init__(self, connection: Connection, admission: Admission, turns: Turns) -> None:
         self.connection = connection
         self.kind = KIND_CLIENT
         self.state = SessionState.HANDSHAKE
@@ -90,8 +95,10 @@ class Session:
         self._control = ControlStream(connection)
         self._inquiries = Inquiries(connection, self._control, admission.mesh)
         self._frames = FrameParser()
+        self._turns = turns
+        self._intake = Intake(turns, self)
         self._control_id = -1
-        self._streams: dict[int, Callable[[bytes], None]] = {}
+        self._streams: set[int] = set()
         self._binding = b""
         self._early: list[Frame] = []
         self._unproven_bytes = 0
@@ -140,7 +147,7 @@ class Session:
             self._guarded(self._write)
 
     def closed(self, termination: Terminated) -> None:
-        self._leave()
+        self._leave()  # What arrived before is published yet.
         if self._node is not None:
             self._node.closed(termination)
         self._admission.closed(self, termination)
@@ -182,6 +189,7 @@ class Session:
         return self._draining is None or self._draining.is_over(now)
 
     def close(self, code: CloseCode, reason: str) -> None:
+        self._intake.close()
         self._leave()
         self.connection.close(code, cut_reason(reason))
 
@@ -198,8 +206,49 @@ class Session:
         self._inquiries.closed()
         if self.subscriber is not None:
             self.subscriber.closed()
-        if self.publisher is not None:
-            self._admission.exchange.forget(self.publisher)
+            self._intake.turn_ended()
+            if self._leave_further():
+                self._turns.wait(self)
+
+    # --- work by the slice ------------------------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """Do one slice of what waits; tells whether there is more to do."""
+        self._intake.turn_ended()
+        try:
+            if self.state is SessionState.CLOSED:
+                return self._leave_further()
+            self._guarded(self._go_on)
+            self.connection.transmit_soon()
+        except Exception:
+            logger.exception("! the session failed", extra={"peer": shown_address(self.connection.peer_address)})
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        return self.state is not SessionState.CLOSED and self._intake.waits
+
+    def _leave_further(self) -> bool:
+        """Do one slice of what is left to do after the end; tells whether there is more."""
+        publisher, subscriber = self.publisher, self.subscriber
+        if publisher is None or subscriber is None:
+            return False
+        if not subscriber.leave(self._turns):
+            return True
+        self._guarded(self._go_on)
+        if self._intake.waits:
+            return True
+        self._admission.exchange.forget(publisher)
+        return False
+
+    def _go_on(self) -> None:
+        self._intake.go_on()
+        while (source := self._intake.next(self._control_id)) is not None:
+            self._deal(*source)
+
+    def _put(self, source: Input) -> None:
+        self._intake.put(source, is_control=source.stream_id == self._control_id)
+        allowed = self._admission.limits.max_waiting_control_size
+        if self._intake.control_size > allowed:
+            detail = f"{self._intake.control_size} bytes of control frames wait, {allowed} may; wait for the answers"
+            self.refuse(CloseCode.LIMIT_EXCEEDED, detail)
 
     # --- frames and lanes -------------------------------------------------------------------------------------------
 
@@ -222,42 +271,49 @@ class Session:
         self.connection.transmit_soon()
 
     def _take(self, stream_id: int, data: bytes, ended: bool) -> None:
-        receive = self._streams.get(stream_id)
-        if receive is None:
+        if stream_id not in self._streams:
             if not data:
                 if ended:
                     raise ProtocolViolation(f"stream {stream_id} ended before its type")
                 return
-            receive = self._open(stream_id, data[0])
+            self._open(stream_id, data[0])
             data = data[1:]
         if self.publisher is None:
             self._unproven_bytes += len(data)
             if self._unproven_bytes > limits.MAX_CONTROL_FRAME_SIZE_BEFORE_PROOF:
                 raise ProtocolViolation("more than a Hello before the proof")
-        if data:
-            receive(data)
+        elif stream_id != self._control_id:
+            self.publisher.arrived(len(data))
+        if self._intake.waits:
+            self._put(Input(stream_id, data, ended))
+        else:
+            self._deal(stream_id, data, ended)
+
+    def _deal(self, stream_id: int, data: bytes, ended: bool) -> None:
+        publisher = self.publisher
+        if publisher is None:
+            self._on_early(data)
+        elif stream_id == self._control_id:
+            self._intake.deal(self._frames.read(data), self._on_frame, len(data), is_control=True)
+        elif data and (records := publisher.records(stream_id, data)):
+            self._intake.deal(records, publisher.take, len(data), is_control=False)
         if ended:
             self._on_end(stream_id)
 
-    def _open(self, stream_id: int, kind: int) -> Callable[[bytes], None]:
+    def _open(self, stream_id: int, kind: int) -> None:
         if stream_id & 0b11 != _CLIENT_UNIDIRECTIONAL:
             raise ProtocolViolation(f"stream {stream_id} is not unidirectional")
-        receive: Callable[[bytes], None]
         if kind == STREAM_TYPE_CONTROL:
             if self._control_id >= 0:
                 raise ProtocolViolation("a second control stream")
             self._control_id = stream_id
-            receive = self._on_control
         elif kind == STREAM_TYPE_LANE:
-            publisher = self.publisher
-            if publisher is None:
+            if self.publisher is None:
                 raise ProtocolViolation("a lane before the proof was accepted")
-            publisher.open_lane(stream_id)
-            receive = partial(publisher.receive, stream_id)
+            self.publisher.open_lane(stream_id)
         else:
             raise ProtocolViolation(f"stream {stream_id} is of unknown type 0x{kind:02x}")
-        self._streams[stream_id] = receive
-        return receive
+        self._streams.add(stream_id)
 
     def _on_end(self, stream_id: int) -> None:
         if stream_id == self._control_id:
@@ -265,10 +321,9 @@ class Session:
         if self.publisher is not None:
             self.publisher.lane_ended(stream_id)
 
-    def _on_control(self, data: bytes) -> None:
+    def _on_early(self, data: bytes) -> None:
+        """Take control frames of a client that had not proved who it is when they came."""
         for frame in self._frames.read(data):
-            if self.state is SessionState.CLOSED:
-                return
             if self.state is SessionState.HANDSHAKE:
                 self._early.append(frame)
             else:
@@ -277,6 +332,8 @@ class Session:
                 return  # the rest is for the mesh
 
     def _on_frame(self, frame: Frame) -> None:
+        if self.state is SessionState.CLOSED:
+            return
         publisher, subscriber, draining = self.publisher, self.subscriber, self._draining
         if publisher is None or subscriber is None or draining is None:
             if not isinstance(frame, Hello):
@@ -393,6 +450,8 @@ class Session:
     def _write(self) -> None:
         publisher, subscriber, draining = self.publisher, self.subscriber, self._draining
         if publisher is not None and subscriber is not None and draining is not None:
+            self._intake.turn_ended()
+            publisher.waiting = self._intake.lanes_size
             subscriber.before_transmit()
             publisher.before_transmit()
             draining.before_transmit()

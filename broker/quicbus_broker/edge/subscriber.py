@@ -11,7 +11,7 @@ from quicbus.topics import check_filter, check_group, filter_size
 from quicbus.wire.batch import slice_body
 from quicbus.wire.frames import Subscribed, SubscriptionClosed, SubscriptionDropped
 from quicbus.wire.records import encode_delivery_front, encode_subscriptions
-from quicbus_broker.edge.lanes import OutgoingLanes
+from quicbus_broker.edge.lanes import NoLanes, OutgoingLanes
 from quicbus_broker.routing import OutputRoom, Overflow, Subscription, SubscriptionOptions
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
     from quicbus_broker.edge.permissions import Permissions
+    from quicbus_broker.edge.turns import Turns
     from quicbus_broker.routing import Delivery
 
 __all__ = ["Subscriber"]
@@ -41,7 +42,7 @@ class Subscriber:
         edge_limits: EdgeLimits,
         permissions: Permissions,
     ) -> None:
-        self.lanes = OutgoingLanes(connection)
+        self.lanes: OutgoingLanes = OutgoingLanes(connection)
         self.subscriptions: dict[int, Subscription] = {}
         self._connection = connection
         self._control = control
@@ -49,6 +50,7 @@ class Subscriber:
         self._limits = edge_limits
         self._permissions = permissions
         self._drops_to_report: list[Subscription] = []
+        self._left: dict[int, Subscription] = {}
         self._filters_size = 0
         self._output = OutputRoom(edge_limits.max_unread_size)
         self._is_output_full = False
@@ -109,7 +111,8 @@ class Subscriber:
         self._drops_to_report.append(subscription)
 
     def subscription_ended(self, subscription: Subscription, reason: str, detail: str) -> None:
-        del self.subscriptions[subscription.id]
+        if self.subscriptions.pop(subscription.id, None) is None:
+            return  # it is about to `leave`
         self._filters_size -= filter_size(subscription.filter, subscription.group)
         self._control.write(_closed(subscription, reason, detail))
 
@@ -145,10 +148,18 @@ class Subscriber:
                 self._exchange.revoke(subscription)
 
     def closed(self) -> None:
-        """The connection is gone: all subscriptions end."""
-        subscriptions, self.subscriptions = self.subscriptions, {}
-        for subscription in subscriptions.values():
-            self._exchange.disconnect(subscription)
+        """The connection is gone: all subscriptions end with `leave`, and what is for them until then is lost."""
+        self._left, self.subscriptions = self.subscriptions, {}
+        self.lanes = NoLanes(self._connection)
+
+    def leave(self, turns: Turns) -> bool:
+        """After `closed`: end subscriptions for one slice; tells whether that were all."""
+        left, end = self._left, turns.slice_end()
+        while left:
+            self._exchange.disconnect(left.popitem()[1])
+            if turns.clock() >= end:
+                break
+        return not left
 
     def _options(self, frame: Subscribe) -> SubscriptionOptions:
         overflow = _POLICIES.get(frame.overflow)
