@@ -44,9 +44,10 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## throughput beside NATS over TLS where nats-server is installed, then the parts
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nats-py>=2.9' || true
-	$(BIN)/python -m benchmarks.throughput
+bench: setup ## quicbus beside NATS, zenoh, Mosquitto and Redis, an hour or two; writes docs/benchmarks.md; then the parts
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,bench]'
+	$(BIN)/python -m benchmarks.peers.install
+	$(BIN)/python -m benchmarks.peers --json benchmarks.json --write docs
 	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
 
 abuse: setup ## every attack with full strength on both engines beside good clients; writes docs/abuse.md

@@ -7,7 +7,7 @@ import time
 
 __all__ = ["STALL_S", "Tally", "wait_complete"]
 
-STALL_S = 5.0
+STALL_S = 8.0
 """A subscriber to which nothing comes for so long counts the rest as lost."""
 _LOOK_S = 0.005
 
@@ -31,7 +31,8 @@ async def wait_complete(tallies: list[Tally], wanted: asyncio.Future[int], stall
     `wanted` is known once the publishers are done. The time is exact to 5 ms, more with hundreds of tallies.
     """
     look_s = _LOOK_S * max(1, len(tallies) // 50)
-    before, last = 0, time.monotonic_ns()
+    before = known = 0
+    last = time.monotonic_ns()
     while True:
         received = sum(tally.messages for tally in tallies)
         now = time.monotonic_ns()
@@ -40,6 +41,7 @@ async def wait_complete(tallies: list[Tally], wanted: asyncio.Future[int], stall
         if wanted.done():
             if received >= wanted.result() * len(tallies):
                 return last
-            if now - last > stall_s * 1e9:
+            known = known or now
+            if now - max(known, last) > stall_s * 1e9:
                 return last
         await asyncio.sleep(look_s)

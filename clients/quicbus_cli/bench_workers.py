@@ -24,17 +24,7 @@ import quicbus
 from quicbus.process import run
 from quicbus_cli.streams import read_lines
 
-__all__ = [
-    "Plan",
-    "Tally",
-    "count_load",
-    "follow",
-    "measure_paced",
-    "percentile",
-    "publish_load",
-    "publish_paced",
-    "report",
-]
+__all__ = ["Plan"]
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from quicbus_cli.bench_workers import Plan
 
-__all__ = ["Measurement", "MeasurementFailed", "MemoryPeak", "measure", "worker_command"]
+__all__ = ["Measurement", "MeasurementFailed", "MemoryPeak", "measure"]
 
 READY_S = 30.0
 RESULT_S = 600.0
@@ -62,30 +62,21 @@ class MemoryPeak:
                 self.peak = max(self.peak or 0, self._process.memory_info().rss)
 
 
-def worker_command(role: str, plan: msgspec.Struct, module: str = "quicbus_cli.bench_workers") -> list[str]:
-    return [sys.executable, "-m", module, role, msgspec.json.encode(plan).decode()]
-
-
 def measure(
     plan: Plan,
     *,
     subscribers: int = 1,
-    subscriber_plan: Plan | None = None,
     broker_pid: int | None = None,
     progress: Callable[[int], None] = lambda delivered: None,
-    module: str = "quicbus_cli.bench_workers",
 ) -> Measurement:
-    """Run `plan` with one publisher and `subscribers` subscribers; `progress` gets the deliveries so far.
-
-    `subscriber_plan`: what subscribers run where they are at another broker than the publisher.
-    """
-    reading = worker_command("subscribe", subscriber_plan or plan, module)
+    """Run `plan` with one publisher and `subscribers` subscribers; `progress` gets the deliveries so far."""
+    reading = _worker_command("subscribe", plan)
     memory = MemoryPeak(broker_pid)
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(_Worker(reading)) for _ in range(subscribers)]
         for reader in readers:
             reader.result("ready", READY_S)
-        writer = stack.enter_context(_Worker(worker_command("publish", plan, module)))
+        writer = stack.enter_context(_Worker(_worker_command("publish", plan)))
         writer.result("ready", READY_S)
         writer.process.write(b"load\n")
         _follow(readers, memory, progress)
@@ -95,6 +86,10 @@ def measure(
         latencies = [reader.result("latency", RESULT_S) for reader in readers]
         memory.look()
     return _put_together(plan, published, received, latencies, memory.peak)
+
+
+def _worker_command(role: str, plan: Plan) -> list[str]:
+    return [sys.executable, "-m", "quicbus_cli.bench_workers", role, msgspec.json.encode(plan).decode()]
 
 
 def _follow(readers: list[_Worker], memory: MemoryPeak, progress: Callable[[int], None]) -> None:
