@@ -41,9 +41,6 @@ class Turns:
         self._end: float | None = None
         """Of the slice that those who wait share now."""
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def slice_end(self) -> float:
         """Return when a slice that begins now is over, by the clock."""
         if self._end is not None:
