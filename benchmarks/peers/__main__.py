@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,15 @@ from benchmarks.peers.registry import all_peers
 from benchmarks.peers.results import Failure, Results
 from benchmarks.peers.shapes import Effort
 from benchmarks.peers.shown import show_case
-from quicbus.process import ended_by_signals
+from quicbus.process import Interrupted, ended_by_signals
 from quicbus.testing.launcher import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.peers.cases import Case
     from benchmarks.peers.seam import Peer
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--only", metavar="TEXT", action="append", help="cases whose name contains TEXT; repeatable")
     parser.add_argument("--peers", metavar="TEXT", action="append", help="peers whose name contains TEXT; repeatable")
@@ -46,7 +45,7 @@ def main() -> None:
     peers = [peer for peer in all_peers() if _is_chosen(peer.name, options.peers)]
     if options.list:
         _list(Console(highlight=False), cases, peers)
-        return
+        return 0
     if not cases or not peers:
         parser.error("no case or no peer has such a name; see --list")
     effort = Effort(seconds=0.3, max_size=30_000_000, share=0.1) if options.quick else Effort()
@@ -55,20 +54,22 @@ def main() -> None:
         results.note_peer(peer)
         if peer.missing:
             console.print(f"skipped: {peer.name}: {peer.missing}")
-    keep: list[Callable[[Results], None]] = []
-    if options.json is not None:
-        keep.append(lambda results: options.json.write_text(json.dumps(results.as_dict(), indent=1) + "\n"))
     allow_open_files()
-    with ended_by_signals():
-        for case in cases:
-            _run_case(case, [peer for peer in peers if not peer.missing], effort, results, console)
-            console.print(show_case(case, results))
-            for each in keep:
-                each(results)
+    try:
+        with ended_by_signals():
+            for case in cases:
+                _run_case(case, [peer for peer in peers if not peer.missing], effort, results, console)
+                console.print(show_case(case, results))
+                if options.json is not None:
+                    options.json.write_text(json.dumps(results.as_dict(), indent=1) + "\n")
+    except Interrupted as error:
+        console.print("interrupted; nothing is written but the cases of --json that were complete")
+        return 128 + error.signal
     if options.write is not None:
         from benchmarks.peers.report import write_docs
 
         write_docs(results, options.write)
+    return 0
 
 
 def _run_case(case: Case, peers: list[Peer], effort: Effort, results: Results, console: Console) -> None:
@@ -106,4 +107,4 @@ def _is_chosen(name: str, texts: list[str] | None) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -49,6 +49,7 @@ class Publisher(Role):
         self.topics = [self.buses[0].topic("bench", "load", str(number)) for number in range(self.plan.topics)]
         self.pool = payload_pool(self.plan.size, self.plan.seed)
         self._beside: asyncio.Task[Any] | None = None
+        self._stopping = asyncio.Event()
         for bus in self.buses:
             await bus.prepare([*self.topics, self.warm_topic])
 
@@ -57,7 +58,7 @@ class Publisher(Role):
         self._beside = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             for bus in self.buses:
                 await _publish_now(bus, self.warm_topic, self.pool[0])
             await asyncio.sleep(_WARM_EVERY_S)
@@ -106,7 +107,7 @@ class Publisher(Role):
         bus = self.buses[0]
         stream = zip(cycle(self.topics), cycle(self.pool), strict=False)
         begin = time.monotonic()
-        while True:
+        while not self._stopping.is_set():
             await asyncio.sleep(0.001)
             due = int((time.monotonic() - begin) * rate) - self.paced
             for topic, payload in islice(stream, due):
@@ -121,10 +122,12 @@ class Publisher(Role):
         report("stopped", messages=self.paced)
 
     async def _end_beside(self) -> None:
+        """Let it come to its end: some libraries lose a connection where a call is cancelled."""
         if self._beside is not None:
-            self._beside.cancel()
-            await asyncio.wait([self._beside])
+            self._stopping.set()
+            await self._beside
             self._beside = None
+            self._stopping.clear()
 
 
 class Subscriber(Role):

@@ -34,8 +34,10 @@ _PROCESSES = 2
 _CLIENTS_OF_PROCESS = 250
 """Many publishers or subscribers share two processes, or as many as keep to this: paho waits by select(), which knows
 1,024 files, and takes three for a client."""
-_TRIAL_DELIVERIES = 20_000
-_TRIAL_SIZE = 16 * MEBIBYTE
+_TRIAL_DELIVERIES = 200_000
+_TRIAL_SIZE = 64 * MEBIBYTE
+_TRIAL_SHARE = 0.2
+"""Of the time of the load that it is for."""
 _SETTLE_S = 0.5
 
 
@@ -79,10 +81,10 @@ def measure_load(
     with workers(*reading) as readers, workers(*writing) as writers:
         _warm(writers, readers)
         trial = max(publishers, min(_TRIAL_DELIVERIES, _TRIAL_SIZE // size) // subscribers)
-        tried = _load(writers, readers, subscribers, trial, effort.seconds)
+        tried = _load(writers, readers, subscribers, trial, _TRIAL_SHARE * effort.seconds)
         most = max(publishers, effort.max_size // (size * subscribers))
         wanted = int(tried["messages_per_s"] / subscribers * effort.seconds)
-        sample = _load(writers, readers, subscribers, min(most, max(trial, wanted)), 4 * effort.seconds)
+        sample = _load(writers, readers, subscribers, min(most, max(1, wanted)), 4 * effort.seconds)
     return {**sample, "server_peak_bytes": max(peak_memory(server.pid) or 0 for server in servers)}
 
 
@@ -136,8 +138,8 @@ def measure_round_trip(servers: Sequence[Server], effort: Effort, *, is_loaded: 
             return _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
         with workers(Plan(role="subscribe", where=where), Plan(role="publish", where=where)) as (reader, writer):
             _warm([writer], [reader])
-            _load([writer], [reader], 1, _TRIAL_DELIVERIES // 4, effort.seconds)
-            full = _load([writer], [reader], 1, _TRIAL_DELIVERIES * 5, effort.seconds)
+            _load([writer], [reader], 1, _TRIAL_DELIVERIES, _TRIAL_SHARE * effort.seconds)
+            full = _load([writer], [reader], 1, _TRIAL_DELIVERIES, effort.seconds)
             reader.ask("count", "counting")
             writer.tell("pace", rate=full["messages_per_s"] / 2)
             sample = _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
