@@ -57,7 +57,7 @@ ALLOWED = {
     "quicbus_cli": {"quicbus", "quicbus_cli"},
 }
 ENGINE_LIBRARIES = {"aioquic", "qh3"}
-ENGINE_FILES = {"_aioquic.py", "_qh3.py", "_packets.py"}
+ENGINE_FILES = {"_aioquic.py", "_aioquic_congestion.py", "_qh3.py", "_packets.py"}
 PURE = ("quicbus_broker.routing", "quicbus_broker.mesh", "quicbus_broker.simulation", "quicbus.wire")
 IMPURE_FILES = {"driver.py", "chance.py", "__main__.py"}
 """In pure packages: where the I/O is, where generators are made of seeds, and what is run by hand."""
