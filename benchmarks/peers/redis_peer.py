@@ -24,6 +24,7 @@ __all__ = ["RedisBus", "redis_peers"]
 
 _PIPELINE_MESSAGES = 256
 _PIPELINE_SIZE = 256 * 1024
+_POOL_CONNECTIONS = 8
 
 
 def redis_peers() -> list[Peer]:
@@ -73,14 +74,18 @@ class RedisBus(Bus):
     async def open(self) -> None:
         from redis import asyncio as redis  # an extra: only the processes that use it need it
 
-        self._client: Any = redis.Redis(
+        # Each call takes a connection: with no bound, fifty requests at once would open fifty.
+        pool = redis.BlockingConnectionPool(
+            max_connections=_POOL_CONNECTIONS,
+            timeout=60,
+            connection_class=redis.SSLConnection,
             host=self.where.url,
             port=self.where.port,
-            ssl=True,
             ssl_ca_certs=self.where.authority,
             socket_timeout=60,
             socket_connect_timeout=60,
         )
+        self._client: Any = redis.Redis.from_pool(pool)
         await self._client.ping()
         self._pipeline: Any = self._client.pipeline(transaction=False)
         self._waiting = self._waiting_size = 0

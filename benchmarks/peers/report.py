@@ -104,7 +104,7 @@ def _losses(results: Results) -> str:
                 rows.append((f"{case.name}, {metric.unit}", *cells, f"{ratio:.2f}"))
     if not rows:
         return ""
-    return "### Where quicbus is behind\n\n" + table(("", "quicbus", "the best of the others", "ratio"), rows)
+    return "### Where quicbus is behind\n\n" + table(("", "quicbus", "the best of the others", "quicbus to it"), rows)
 
 
 def _group(group: str, cases: list[Case], results: Results, plots: dict[str, str]) -> str:

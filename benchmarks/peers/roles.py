@@ -119,6 +119,7 @@ class Publisher(Role):
 
     async def do_stop(self) -> None:
         await self._end_beside()
+        await self.buses[0].flush()
         report("stopped", messages=self.paced)
 
     async def _end_beside(self) -> None:

@@ -39,6 +39,8 @@ _TRIAL_SIZE = 64 * MEBIBYTE
 _TRIAL_SHARE = 0.2
 """Of the time of the load that it is for."""
 _SETTLE_S = 0.5
+_WARM_REQUESTS_S = 0.5
+"""Until pools have their connections: redis-py takes 40 ms for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def measure_requests(servers: Sequence[Server], effort: Effort, *, in_flight: in
     where = servers[0].where
     with workers(Plan(role="answer", where=where), Plan(role="ask", where=where)) as (_, asker):
         asker.ask("warm", "warm")
-        asker.ask("ask", "asked", seconds=effort.seconds / 5, in_flight=in_flight)
+        asker.ask("ask", "asked", seconds=_WARM_REQUESTS_S, in_flight=in_flight)
         told = asker.ask("ask", "asked", seconds=effort.seconds, in_flight=in_flight)
     return {"requests_per_s": told["answers"] / told["seconds"], "lost": told["lost"]}
 
