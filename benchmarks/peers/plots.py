@@ -48,6 +48,7 @@ def _draw(path: Path, cases: list[Case], results: Results) -> None:
     panels = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
     for panel, case in zip(panels, cases, strict=True):
         _draw_case(panel, case, peers, results)
+    panels[0].invert_yaxis()  # the others share it
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -60,7 +61,6 @@ def _draw_case(panel: Any, case: Case, peers: list[str], results: Results) -> No
             color = _COLORS[number % len(_COLORS)]
             panel.barh(number, spread.median, xerr=reach, color=color, error_kw={"elinewidth": 0.8})
     panel.set_yticks(range(len(peers)), peers)
-    panel.invert_yaxis()
     panel.set_title(case.label, fontsize=9)
     panel.set_xlabel(metric.unit)
     panel.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
