@@ -107,6 +107,8 @@ SLICE_S = 0.002
 """Of one turn: what one session's input may take before that of others comes, and what all that wait take together."""
 SUBSCRIBE_SIZE = 256
 """Bytes of a Subscribe or Unsubscribe frame without its filter and group, at most."""
+MIN_WAITING_CONTROL_SIZE = 4 * 1024 * 1024
+"""Of control frames that wait for a later turn, at least, however few subscriptions are allowed."""
 MIN_UNPROVEN_SIZE = 32 * 1024
 """A good client needs half of it: a handshake in datagrams of 8 KiB and a Hello; the rest is for repetitions."""
 MAX_UNPROVEN_TOTAL_SIZE = 16 * 1024 * 1024

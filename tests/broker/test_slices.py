@@ -23,6 +23,7 @@ from quicbus.wire.frames import (
     SubscriptionClosed,
     Taken,
     Unsubscribe,
+    encode_frame,
 )
 from quicbus.wire.records import encode_publish
 from quicbus_broker.edge import EdgeLimits
@@ -183,9 +184,10 @@ def test_more_control_frames_than_may_wait_close_the_session() -> None:
     edge_limits = EdgeLimits(max_subscriptions=10, max_filters_size=2 * limits.MAX_TOPIC_SIZE)
     broker = sliced(edge_limits)
     client, other = broker.client(), broker.client()
-    pings = [Ping(id=id) for id in range(1000)]
-    for _ in range(100):
-        client.write(*pings)
+    client.write(Ping(id=0))
+    pings = encode_frame(Ping(id=1)) * 50_000
+    for _ in range(50):
+        client.write_control(pings)
         if client.connection.is_closed:
             break
     assert client.connection.close_code == CloseCode.LIMIT_EXCEEDED

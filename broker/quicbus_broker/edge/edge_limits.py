@@ -64,4 +64,5 @@ class EdgeLimits:
     @property
     def max_waiting_control_size(self) -> int:
         """Of control frames that wait for a later turn: a client that comes back may renew all of its subscriptions."""
-        return 2 * self.max_filters_size + limits.SUBSCRIBE_SIZE * self.max_subscriptions
+        renewed = 2 * self.max_filters_size + limits.SUBSCRIBE_SIZE * self.max_subscriptions
+        return max(limits.MIN_WAITING_CONTROL_SIZE, renewed)
