@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace, console: Console) -> int:
 
 def choose_peers(only: str, console: Console) -> list[Peer]:
     """Return the peers that are wanted and here; says why the others are not."""
-    known = {peer.name: peer for peer in all_peers()}
+    known = {peer.name: peer for peer in all_peers() if not peer.cases}
     wanted = USUAL_PEERS if not only else [name for name in known if any(part in name for part in only.split(","))]
     peers = [known[name] for name in wanted]
     for peer in peers:
