@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quicbus import limits
@@ -18,9 +19,12 @@ from tests.abuse.shapes import subscribe
 
 if TYPE_CHECKING:
     from tests.abuse.world import World
+    from tests.system.stranger import Stranger
 
 __all__ = ["ATTACKS"]
 
+WISHES = 200
+"""Subscriptions in one write."""
 LIES = (
     struct.pack("<HH", 0xFFFF, 0xFFFF),
     struct.pack("<HH", 0, 0),
@@ -97,24 +101,29 @@ async def tiny_frames(world: World) -> None:
             stranger.connection.close(CloseCode.GOODBYE, "")
 
 
+def _answered_or_over(stranger: Stranger) -> bool | None:
+    return True if len(stranger.frames) >= WISHES or stranger.termination else None
+
+
 async def unread_frames(world: World) -> None:
     """Have the broker write, and answer none of its Pings: it can't tell that what it writes is read."""
     credential = world.authority.issue_client("deaf")
     # Refused ones are answered with the longest frames.
-    wishes = b"".join(encode_frame(subscribe(1 + at, "$quicbus/" + "x" * 200)) for at in range(200))
+    wishes = b"".join(encode_frame(subscribe(1 + at, "$quicbus/" + "x" * 200)) for at in range(WISHES))
     async with world.strangers(loopback(14)) as strangers:
         await world.go()
         deaf = await strangers.proven(credential)
-        async for number in world.paced(20, 1_000):
+        async for _ in world.paced(20, 1_000):
             if deaf.termination is not None:
                 world.count_end(deaf)
                 if world.is_small:
                     return
                 deaf = await strangers.proven(credential)
-            deaf.write_control(wishes)
             deaf.frames.clear()
-            if world.is_small and number % 8 == 7:
-                await world.turned()
+            deaf.write_control(wishes)
+            if world.is_small:
+                # What waits for its slice has a bound of its own.
+                await deaf.wait(partial(_answered_or_over, deaf))
         world.count_end(deaf)
 
 
