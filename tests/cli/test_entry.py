@@ -17,6 +17,7 @@ class Slow:
         if name == "quicbus_cli.main":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without it
 sys.meta_path.insert(0, Slow())
 main()
 """
