@@ -53,6 +53,7 @@ class _Front(msgspec.Struct):
     """What tells whether a record is worth opening."""
 
     node: bytes
+    boot: int
     incarnation: int
 
 
@@ -255,6 +256,9 @@ class Membership:
         """Return whether opening it, which costs two signatures, can be left out."""
         entry = self._table.get(front.node)
         if entry is None or front.incarnation > entry.incarnation:
+            return False
+        if front.node == self._me and front.boot > entry.record.boot:
+            # An earlier process may have refuted its way above the incarnation with which a later one began.
             return False
         return front.incarnation < entry.incarnation or signed.payload == entry.signed.payload
 

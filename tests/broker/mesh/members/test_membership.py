@@ -515,6 +515,13 @@ def test_a_record_of_an_earlier_boot_is_outdone(ahead: int) -> None:
     assert node.own.incarnation == BOOT + ahead + 1
 
 
+def test_a_later_boot_supersedes_a_process_whose_incarnation_has_grown_beyond_it() -> None:
+    node = Node()
+    node.take(sealed(ME, boot=BOOT - 10, incarnation=BOOT + 3))
+    assert node.own.incarnation == BOOT + 4
+    assert node.take(sealed(ME, boot=BOOT + 1, addresses=("new:1",))) == [Superseded(BOOT + 1, ("new:1",))]
+
+
 def test_a_later_boot_of_this_node_supersedes_it_once() -> None:
     node = Node()
     later = sealed(ME, boot=BOOT + 1, addresses=("new:1",))
