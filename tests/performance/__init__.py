@@ -1,0 +1,1 @@
+"""The regression guard: what a thousand messages cost in counts that no machine changes. `limits.py` is the table."""
