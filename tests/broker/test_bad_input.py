@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from quicbus import limits
-from quicbus.identity import Authority, Verifier, sign_proof
-from quicbus.testing.pipe import CHANNEL_BINDING
-from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, encode_body, encode_headers, message_with_headers
+from quicbus.wire.batch import FLAG_HEADERS, encode_body, encode_headers, message_with_headers
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import (
-    Accepted,
     Flush,
     Hello,
-    NoResponder,
     Ping,
     Pong,
-    Proof,
-    ProofWanted,
     Refused,
     Subscribed,
     SubscriptionClosed,
     SubscriptionCredit,
     Taken,
-    Unsubscribe,
 )
 from quicbus.wire.records import encode_publish
 from quicbus_broker.edge import EdgeLimits
 from quicbus_broker.edge import session as session_module
 from tests.broker.fakes import NODE, FakeBroker, FakeClient
+from tests.broker.offences import VERIFIER, closed_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SMALL = EdgeLimits(max_message_size=100)
-
-
-def closed_with(client: FakeClient) -> CloseCode:
-    assert client.connection.close_code is not None
-    assert len(client.connection.close_reason.encode()) <= limits.MAX_CLOSE_REASON_SIZE
-    assert client.connection.close_reason
-    return CloseCode(client.connection.close_code)
 
 
 # --- messages over max_message_size ---------------------------------------------------------------------------------
@@ -203,150 +189,6 @@ def test_what_only_looks_like_a_reply_topic_cannot_be_published_to(topic: str) -
     assert [frame.reason for frame in client.frames() if isinstance(frame, Refused)] == ["not_permitted"]
 
 
-# --- credentials ----------------------------------------------------------------------------------------------------
-
-AUTHORITY = Authority.create()
-OTHER = Authority.create()
-VERIFIER = Verifier(AUTHORITY.certificate_pem, AUTHORITY.mesh)
-
-
-def hello(
-    authority: Authority = AUTHORITY, *, role: str = "client", kind: str = "client", binding: bytes = CHANNEL_BINDING
-) -> Hello:
-    issue = authority.issue_client if role == "client" else authority.issue_node
-    credential = issue("alice")
-    signature = sign_proof(credential, binding, kind)
-    return Hello(version=1, kind=kind, agent="test", chain=credential.chain_der, signature=signature)
-
-
-def test_a_valid_proof_is_accepted_under_the_name_in_the_certificate() -> None:
-    client = FakeBroker().connect(VERIFIER)
-    (welcome,) = client.frames()
-
-    client.write(hello())
-
-    (accepted,) = client.frames()
-    assert isinstance(accepted, Accepted)
-    assert accepted.name == "alice"
-    assert accepted.expires_in_s is not None
-    assert accepted.expires_in_s > 3600
-    assert welcome.TYPE == 1
-
-
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (lambda: Hello(version=1, kind="client", agent="t"), CloseCode.CREDENTIAL_MISSING),
-        (lambda: hello(OTHER), CloseCode.CREDENTIAL_OTHER_MESH),
-        (lambda: hello(role="node"), CloseCode.CREDENTIAL_WRONG_ROLE),
-        (lambda: hello(role="node", kind="node"), CloseCode.CREDENTIAL_WRONG_ROLE),
-        (lambda: hello(binding=bytes(32)), CloseCode.PROOF_INVALID),
-        (lambda: Hello(version=9, kind="client", agent="t"), CloseCode.UNSUPPORTED_VERSION),
-    ],
-)
-def test_a_bad_proof_closes_with_a_code_of_its_own_and_the_remedy(make: Callable[[], Hello], code: CloseCode) -> None:
-    broker = FakeBroker()
-    client = broker.connect(VERIFIER)
-
-    client.write(make())
-
-    assert closed_with(client) is code
-    assert broker.edge.statistics().refused == {code.name.lower(): 1}
-    assert client.session.publisher is None
-
-
-def test_a_session_ends_with_its_certificate() -> None:
-    broker = FakeBroker()
-    client = broker.connect(VERIFIER)
-    client.write(hello())
-    broker.turn()
-
-    broker.pass_time(3600.0)
-    assert not client.connection.is_closed
-    broker.pass_time(dt.timedelta(days=4000).total_seconds())
-
-    assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
-    assert "quicbus cert issue --client alice" in client.connection.close_reason
-
-
-def proof(name: str = "alice", *, days: float = 3, binding: bytes = CHANNEL_BINDING) -> Proof:
-    credential = AUTHORITY.issue_client(name, days=days)
-    return Proof(chain=credential.chain_der, signature=sign_proof(credential, binding, "client"))
-
-
-def asked_again() -> tuple[FakeBroker, FakeClient]:
-    """A client whose certificate ends in less than a minute."""
-    broker = FakeBroker()
-    client = broker.connect(VERIFIER)
-    ending = proof(days=1)
-    client.write(Hello(version=1, kind="client", agent="t", chain=ending.chain, signature=ending.signature))
-    client.frames()
-    broker.pass_time(86_400 - 59)
-    (wanted,) = client.frames()
-    assert isinstance(wanted, ProofWanted)
-    assert 57 <= wanted.deadline_s <= 60
-    return broker, client
-
-
-def test_a_session_whose_certificate_was_renewed_goes_on_until_that_one_ends() -> None:
-    broker, client = asked_again()
-    client.write(proof(days=3))
-
-    broker.pass_time(2 * 86_400)
-    assert not client.connection.is_closed
-    broker.pass_time(86_400)
-
-    assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
-
-
-@pytest.mark.parametrize(
-    # Made when the test runs: the shorter one lives for 26 s.
-    "answer",
-    [None, lambda: proof(days=0.0003), lambda: proof("bob")],
-    ids=["none", "a shorter one", "another name"],
-)
-def test_a_session_whose_certificate_was_not_renewed_ends_with_it(answer: Callable[[], Proof] | None) -> None:
-    broker, client = asked_again()
-    if answer is not None:
-        client.write(answer())
-
-    broker.pass_time(50)
-    assert not client.connection.is_closed
-    assert client.frames() == []
-    broker.pass_time(10)
-
-    assert closed_with(client) is CloseCode.CREDENTIAL_EXPIRED
-
-
-def test_a_bad_answer_to_a_wanted_proof_closes_as_at_the_beginning() -> None:
-    _, client = asked_again()
-
-    client.write(proof(binding=bytes(32)))
-
-    assert closed_with(client) is CloseCode.PROOF_INVALID
-
-
-@pytest.mark.parametrize("times", [0, 1])
-def test_a_proof_that_nobody_asked_for_is_a_violation(times: int) -> None:
-    client = asked_again()[1] if times else FakeBroker().client()
-    client.write(*[proof()] * (times + 1))
-
-    assert closed_with(client) is CloseCode.PROTOCOL_VIOLATION
-    assert client.connection.close_reason == "Proof is not for a broker"
-
-
-def test_without_a_proof_in_time_the_connection_is_closed() -> None:
-    broker = FakeBroker(EdgeLimits(handshake_timeout_s=3.0))
-    client, proven = broker.connect(VERIFIER), broker.client()
-
-    broker.pass_time(2.9)
-    assert not client.connection.is_closed
-    broker.pass_time(0.2)
-
-    assert closed_with(client) is CloseCode.HANDSHAKE_TIMEOUT
-    assert not proven.connection.is_closed
-
-
 # --- what does not follow the protocol ------------------------------------------------------------------------------
 
 
@@ -487,170 +329,6 @@ def test_a_client_that_answers_pings_may_go_on(monkeypatch: pytest.MonkeyPatch) 
         client.write(*[Pong(id=frame.id) for frame in client.frames() if isinstance(frame, Ping)])
 
     assert not client.connection.is_closed
-
-
-# --- too many -------------------------------------------------------------------------------------------------------
-
-
-def test_a_connection_too_many_is_refused_with_the_limit_and_when_to_try_again() -> None:
-    broker = FakeBroker(EdgeLimits(max_connections=2))
-    admission = broker.edge.admission(VERIFIER)
-    for _ in range(2):
-        broker.connect(admission=admission).write(hello())
-    third = broker.connect(admission=admission)
-
-    assert closed_with(third) is CloseCode.TOO_MANY_CONNECTIONS
-    assert "max_connections: 2 of 2 are in use; try again in 10 s" in third.connection.close_reason
-    broker.clients[0].vanish()
-    fourth = broker.connect(admission=admission)
-    fourth.write(hello())
-    assert not fourth.connection.is_closed
-
-
-def test_connections_that_prove_at_the_same_time_are_counted_too() -> None:
-    broker = FakeBroker(EdgeLimits(max_connections=1))
-    admission = broker.edge.admission(VERIFIER)
-    first, second = broker.connect(admission=admission), broker.connect(admission=admission)
-
-    first.write(hello())
-    second.write(hello())
-
-    assert not first.connection.is_closed
-    assert closed_with(second) is CloseCode.TOO_MANY_CONNECTIONS
-
-
-@pytest.mark.parametrize(
-    ("edge_limits", "limit"),
-    [
-        (EdgeLimits(max_subscriptions=1), ("max_subscriptions", 2, 1)),
-        (EdgeLimits(max_filter_size=1), ("max_filter_size", 3, 1)),
-        (EdgeLimits(max_filters_size=1), ("max_filters_size", 2, 1)),
-        (EdgeLimits(max_pending=99), ("max_pending", 100, 99)),
-        (EdgeLimits(max_pending_size=99), ("max_pending_size", 100, 99)),
-    ],
-)
-def test_a_subscription_beyond_a_limit_is_refused_by_name(edge_limits: EdgeLimits, limit: tuple[str, int, int]) -> None:
-    client = FakeBroker(edge_limits).client()
-    client.subscribe("t", max_pending=9, max_pending_size=9)
-    client.frames()
-
-    client.subscribe("u/#" if edge_limits.max_filter_size == 1 else "u", id=2, max_pending=100, max_pending_size=100)
-
-    (closed,) = client.frames()
-    assert client.broker.edge.statistics().limits[limit[0]] == 1
-    assert isinstance(closed, SubscriptionClosed)
-    assert (closed.reason, closed.limit, closed.current, closed.allowed) == ("limit", *limit)
-    assert not client.connection.is_closed
-
-
-@pytest.mark.parametrize("group", [None, "g" * 60_000])
-def test_filters_of_any_length_hold_no_more_than_the_limit(group: str | None) -> None:
-    client = FakeBroker().client()
-    size = 60_000 + len(group or "")
-
-    for number in range(1, 40):
-        client.subscribe("+/" * 29_999 + f"{number:02}", id=number, group=group)
-
-    frames = client.frames()
-    fitting = limits.MAX_FILTERS_SIZE // size
-    assert [type(frame) for frame in frames] == [Subscribed] * fitting + [SubscriptionClosed] * (39 - fitting)
-    refused = frames[-1]
-    assert isinstance(refused, SubscriptionClosed)
-    assert (refused.limit, refused.current) == ("max_filters_size", (fitting + 1) * size)
-    client.write(Unsubscribe(id=1))
-    client.subscribe("+/" * 29_999 + "40", id=40, group=group)
-    assert isinstance(client.frames()[-1], Subscribed)
-
-
-RATES = {
-    "max_publish_rate": (EdgeLimits(max_publish_rate=100), [b"x"] * 50),
-    "max_publish_bytes": (EdgeLimits(max_publish_bytes=100_000), [bytes(49_967)]),
-}
-"""Each batch is half of what may come in a second."""
-
-
-@pytest.mark.parametrize("limit", RATES)
-def test_what_is_published_too_fast_gets_no_credit_until_it_is_paid_off(limit: str) -> None:
-    edge_limits, batch = RATES[limit]
-    broker = FakeBroker(edge_limits)
-    client = broker.client()
-    client.publish("t", *batch)
-    client.publish("t", *batch)
-    (taken,) = client.frames()
-    assert isinstance(taken, Taken)
-
-    client.publish("t", *batch)
-
-    (delayed,) = client.frames()
-    assert isinstance(delayed, Taken)
-    assert delayed.accepted == 3 * len(batch)
-    assert delayed.credit == taken.credit
-    assert broker.edge.statistics().limits[limit] == 1
-    broker.pass_time(0.4)
-    assert client.frames() == []
-    broker.pass_time(0.2)
-    (released,) = client.frames()
-    assert isinstance(released, Taken)
-    assert released.credit == taken.credit + client.lane_bytes // 3
-
-
-@pytest.mark.parametrize("limit", RATES)
-def test_who_publishes_too_fast_regardless_is_refused_with_when_to_try_again(limit: str) -> None:
-    edge_limits, batch = RATES[limit]
-    broker = FakeBroker(edge_limits)
-    client = broker.client()
-    for _ in range(6):  # what may come at once, and twice as much that is owed
-        client.publish("t", *batch)
-    assert [type(frame) for frame in client.frames()] == [Taken]
-
-    number = client.publish("t", *batch)
-
-    refused, taken = client.frames()
-    assert isinstance(refused, Refused)
-    assert (refused.number, refused.messages, refused.reason, refused.limit) == (number, len(batch), "rate", limit)
-    assert (refused.current, refused.allowed) == (3.5 * refused.allowed, edge_limits.max_publish_rate or 100_000)
-    assert refused.retry_after_s == pytest.approx(2.5)
-    assert isinstance(taken, Taken)
-    assert (taken.accepted, taken.refused) == (6 * len(batch), len(batch))
-    broker.pass_time(2.5)
-    client.publish("t", *batch)
-    assert not any(isinstance(frame, Refused) for frame in client.frames())
-
-
-def test_a_message_of_more_than_a_second_passes_alone_and_is_paid_off() -> None:
-    broker = FakeBroker(EdgeLimits(max_publish_bytes=1000))
-    client = broker.client()
-
-    client.publish("t", bytes(9_959))
-    client.publish("t", b"x")
-
-    refused, taken = client.frames()
-    assert isinstance(refused, Refused)
-    assert isinstance(taken, Taken)
-    assert taken.accepted == 1
-    broker.pass_time(refused.retry_after_s or 0.0)
-    client.publish("t", b"x")
-    assert not any(isinstance(frame, Refused) for frame in client.frames())
-
-
-def test_a_client_that_left_while_it_was_delayed_is_forgotten() -> None:
-    broker = FakeBroker(EdgeLimits(max_publish_rate=1))
-    client = broker.client()
-    client.publish("t", b"x", b"y")
-    client.frames()
-
-    client.vanish()
-
-    broker.pass_time(10.0)
-    assert not client.connection.is_dirty
-
-
-def test_a_request_that_nobody_can_answer_is_told_at_once() -> None:
-    client = FakeBroker().client()
-
-    number = client.publish("nobody", b"?", flags=FLAG_REQUEST, reply_to="r")
-
-    assert NoResponder(number=number) in client.frames()
 
 
 # --- anything -------------------------------------------------------------------------------------------------------
