@@ -8,7 +8,7 @@ from quicbus_broker.mesh.members.turnover import ACCUSATIONS, RECORDS, REFUTATIO
 from quicbus_broker.mesh.outputs import Misbehaved, NewsLearned, SendFrame
 from quicbus_broker.mesh.signing import Expired
 from tests.broker.mesh.fake_signing import node_id, sealed
-from tests.broker.mesh.members.test_membership import (
+from tests.broker.mesh.members.membership_node import (
     ALIVE,
     BOOT,
     FAILED,
