@@ -1,109 +1,20 @@
-"""Probes of neighbours: when one has failed, and when this node had better doubt itself."""
+"""Probes of neighbours: when one has failed, how soon and how surely that is found."""
 
 from __future__ import annotations
 
 import math
-import random
 from typing import TYPE_CHECKING
 
 import pytest
 
-from quicbus.wire.frames import Ping, Pong
+from quicbus.wire.frames import Ping
 from quicbus.wire.node_frames import PingRequest, PingResult
 from quicbus_broker.mesh.config import MeshConfig
-from quicbus_broker.mesh.health.awareness import Awareness
-from quicbus_broker.mesh.health.detector import Detector
-from quicbus_broker.mesh.health.survey import Survey
 from quicbus_broker.mesh.outputs import LinkSilent, ProbeAnswered, ProbeFailed, SendFrame
+from tests.broker.mesh.health.watch import CONFIG, A, B, C, D, E, Watch, node_id, pinged, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from quicbus_broker.mesh.outputs import NodeId, Output
-
-ME = bytes(16)
-CONFIG = MeshConfig()
-
-
-def node_id(number: int) -> NodeId:
-    return number.to_bytes(16, "big")
-
-
-A, B, C, D, E = (node_id(number) for number in range(1, 6))
-
-
-class Watch:
-    """A detector, and the rest of the mesh as a function that answers its frames at once (or not)."""
-
-    def __init__(self, *neighbors: NodeId, config: MeshConfig = CONFIG, now: float = 0.0) -> None:
-        self.connected = dict.fromkeys(neighbors)
-        self.detector = Detector(ME, config, random.Random(3), self.connected.__contains__)
-        self.now = now
-        self.silent: list[tuple[NodeId, bool]] = []
-        """What came out about links that are silent; the rest is returned."""
-        for node in neighbors:
-            self.detector.neighbor_up(node, now)
-
-    def _rest(self, outputs: list[Output]) -> list[Output]:
-        self.silent += [(output.node, output.is_silent) for output in outputs if isinstance(output, LinkSilent)]
-        return [output for output in outputs if not isinstance(output, LinkSilent)]
-
-    def tick(self) -> list[Output]:
-        """Go to the next timer."""
-        return self.tick_at(self.detector.next_timer())
-
-    def tick_at(self, now: float) -> list[Output]:
-        assert now >= self.now
-        self.now = now
-        outputs: list[Output] = []
-        self.detector.tick(now, outputs)
-        return self._rest(outputs)
-
-    def pong(self, node: NodeId, id: int, after: float = 0.0) -> list[Output]:
-        self.now += after
-        outputs: list[Output] = []
-        self.detector.on_pong(node, Pong(id=id), self.now, outputs)
-        return self._rest(outputs)
-
-    def result(self, node: NodeId, id: int, answered: bool) -> list[Output]:
-        outputs: list[Output] = []
-        self.detector.on_ping_result(node, PingResult(id=id, answered=answered), self.now, outputs)
-        return self._rest(outputs)
-
-    def request(self, node: NodeId, id: int, target: NodeId) -> list[Output]:
-        outputs: list[Output] = []
-        self.detector.on_ping_request(node, PingRequest(id=id, target=target), self.now, outputs)
-        return self._rest(outputs)
-
-    def probe(self) -> tuple[NodeId, int]:
-        """Go to the next probe; return whom it pings, and the id."""
-        (output,) = self.tick()
-        assert isinstance(output, SendFrame)
-        assert isinstance(output.frame, Ping)
-        return output.node, output.frame.id
-
-    def run(self, until: float, answer: Callable[[NodeId], bool]) -> list[Output]:
-        """Run with neighbours that answer as told; helpers answer honestly. Return what was found out."""
-        found: list[Output] = []
-        while self.detector.next_timer() <= until:
-            todo = self.tick()
-            while todo:
-                output = todo.pop(0)
-                if isinstance(output, SendFrame) and isinstance(output.frame, Ping) and answer(output.node):
-                    todo += self.pong(output.node, output.frame.id)
-                elif isinstance(output, SendFrame) and isinstance(output.frame, PingRequest) and answer(output.node):
-                    todo += self.result(output.node, output.frame.id, answer(output.frame.target))
-                elif not isinstance(output, SendFrame):
-                    found.append(output)
-        return found
-
-
-def pinged(outputs: list[Output]) -> list[NodeId]:
-    return [o.node for o in outputs if isinstance(o, SendFrame) and isinstance(o.frame, Ping)]
-
-
-def requests(outputs: list[Output]) -> dict[NodeId, PingRequest]:
-    return {o.node: o.frame for o in outputs if isinstance(o, SendFrame) and isinstance(o.frame, PingRequest)}
 
 
 # --- probes ---------------------------------------------------------------------------------------------------------
@@ -245,24 +156,6 @@ def test_where_a_helper_says_no_only_the_probed_link_is_silent() -> None:
     watch.result(helper, request.id, answered=False)
     assert watch.tick() == [ProbeFailed(node)]
     assert watch.silent == [(node, True)]
-
-
-def test_a_survey_that_the_process_slept_through_is_made_again() -> None:
-    survey = Survey(CONFIG)
-    assert survey.begin((A, B), 0.0) == [A, B]
-    assert survey.end(60.0) == ([], [A, B])
-    survey.heard(A)
-    assert survey.end(survey.next_timer()) == ([B], [])
-    assert survey.next_timer() == math.inf
-    assert survey.heard(B)
-    assert not survey.heard(B)
-
-
-def test_surveys_are_some_intervals_apart() -> None:
-    survey = Survey(CONFIG)
-    survey.begin((A,), 0.0)
-    assert survey.begin((A, B), 1.0) == []
-    assert survey.begin((A, B), 10.0) == [A, B]
 
 
 def test_slow_link_gets_the_time_it_needs() -> None:
@@ -416,100 +309,6 @@ def test_requests_under_way_are_bounded() -> None:
     assert [bool(pinged(outputs)) for outputs in sent[:5]] == [True] * 4 + [False]
     assert sum(1 for outputs in sent if pinged(outputs)) == 256
     assert sent[-1] == [SendFrame(askers[-1], PingResult(id=4, answered=False))]
-
-
-# --- doubt of oneself -----------------------------------------------------------------------------------------------
-
-
-def test_score_stays_between_zero_and_its_maximum() -> None:
-    awareness = Awareness(3)
-
-    awareness.change(-1)
-    assert awareness.factor == 1
-    awareness.change(10)
-    assert awareness.score == 3
-    awareness.change(-1)
-    assert awareness.factor == 3
-
-
-def test_process_that_stood_still_accuses_nobody() -> None:
-    """SIGSTOP for a minute: the ticks come late, the answers were never read."""
-    watch = Watch(A, B, C)
-    node, _ = watch.probe()
-
-    outputs = watch.tick_at(watch.now + 60.0)
-
-    assert pinged(outputs) == [node], "the probe begins anew"
-    assert ProbeFailed(node) not in outputs
-    assert watch.detector.awareness == 1
-    assert watch.run(watch.now + 60.0, lambda _: True) == []
-    assert watch.detector.awareness == 0
-
-
-def test_process_that_always_stands_still_accuses_nobody() -> None:
-    watch = Watch(A, B, C)
-
-    for _ in range(100):
-        outputs = watch.tick_at(max(watch.now, watch.detector.next_timer()) + 5.0)
-        assert not any(isinstance(output, ProbeFailed) for output in outputs)
-
-    assert watch.detector.awareness == CONFIG.awareness_max
-
-
-def test_late_node_gives_others_more_time() -> None:
-    watch = Watch(A)
-    for _ in range(3):
-        watch.detector.refuted()
-    watch.probe()
-    began = watch.now
-
-    watch.tick()
-    assert watch.now == began + 4 * CONFIG.probe_timeout_s
-    assert watch.tick() == [ProbeFailed(A)]
-    assert watch.now == began + 4 * CONFIG.probe_interval_s
-
-
-def test_helpers_that_do_not_even_say_no_are_a_reason_for_doubt() -> None:
-    watch = Watch(A, B, C, D)
-    watch.probe()
-    asked = requests(watch.tick())
-    helper, request = next(iter(asked.items()))
-
-    watch.result(helper, request.id, answered=False)
-    watch.tick()
-
-    assert watch.detector.awareness == len(asked) - 1
-
-
-def test_helpers_that_say_no_leave_trust_in_oneself() -> None:
-    watch = Watch(A, B, C, D)
-
-    found = watch.run(10.0, lambda node: node != A)
-
-    assert ProbeFailed(A) in found
-    assert set(map(type, found)) == {ProbeFailed}
-    assert watch.detector.awareness == 0
-
-
-def test_answers_bring_trust_back() -> None:
-    watch = Watch(A)
-    watch.detector.refuted()
-    watch.detector.refuted()
-
-    watch.run(10.0, lambda _: True)
-
-    assert watch.detector.awareness == 0
-
-
-def test_without_self_doubt_a_late_tick_fails_the_probe() -> None:
-    """What SWIM does; the simulator measures the difference."""
-    watch = Watch(A, config=MeshConfig(self_doubt=False))
-    watch.probe()
-    watch.tick()
-
-    assert watch.tick_at(watch.now + 60.0) == [ProbeFailed(A)]
-    watch.detector.refuted()
-    assert watch.detector.awareness == 0
 
 
 # --- how soon, how surely ---------------------------------------------------------------------------------------------
