@@ -9,18 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import itertools
-import random
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
-import quicbus
 from quicbus import limits
 from quicbus.identity import Authority, sign_proof
 from quicbus.testing.launcher import BrokerProcess
-from quicbus.transport.engines import engine_named
 from quicbus.wire.batch import encode_body
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import (
@@ -37,17 +32,15 @@ from quicbus.wire.frames import (
     Welcome,
 )
 from quicbus.wire.records import encode_publish
-from tests.system.buses import DEADLINE_S, connected, final_statistics
-from tests.system.stranger import Stranger, dialing, endpoint_and_broker, hello, of_broker
-from tests.transport.relay import RawSocket, Relay
+from tests.system.buses import final_statistics
+from tests.system.bystander import MIB, Bystander, bystander, resident
+from tests.system.stranger import Stranger, endpoint_and_broker, hello, of_broker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from quicbus.identity import Credential
 
-MIB = 1024 * 1024
 MAX_MESSAGE_SIZE = 1_000
 OPTIONS = ("--handshake-timeout-s", "1.5", "--max-message-size", str(MAX_MESSAGE_SIZE), "--max-subscriptions", "10")
 
@@ -65,35 +58,8 @@ def target(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Br
         assert books["deliveries"] == books["handed_over"] + sum(books["dropped"].values())
 
 
-class Bystander:
-    """A good client: `round_trip` shows that the broker serves, and that all sent to it before was read."""
-
-    def __init__(self, bus: quicbus.Client, messages: quicbus.Subscription) -> None:
-        self.bus = bus
-        self._messages = messages
-        self._number = itertools.count()
-
-    async def round_trip(self) -> None:
-        payload = b"%d" % next(self._number)
-        await self.bus.publish(self._messages.filter, payload)
-        assert (await self._messages.next(DEADLINE_S)).payload == payload
-
-    def assert_untouched(self) -> None:
-        statistics = self.bus.statistics()
-        assert (statistics.reconnects, statistics.possibly_lost, self._messages.dropped) == (0, 0, 0)
-
-
-@contextlib.asynccontextmanager
-async def bystander(broker: BrokerProcess) -> AsyncIterator[Bystander]:
-    async with connected(broker, 1) as (bus,), bus.subscribe("good/news", overflow="block") as messages:
-        client = Bystander(bus, messages)
-        await client.round_trip()
-        yield client
-        await client.round_trip()
-        client.assert_untouched()
-
-
 # --- before the proof -----------------------------------------------------------------------------------------------
+
 
 OTHER_MESH = Authority.create()
 
@@ -405,11 +371,8 @@ async def test_a_stream_that_never_ends_is_read_and_not_kept(target: BrokerProce
         assert resident(target) - before < 24 * MIB
 
 
-def resident(broker: BrokerProcess) -> int:
-    return int(psutil.Process(broker.pid).memory_info().rss)
-
-
 # --- many of them ---------------------------------------------------------------------------------------------------
+
 
 CONNECTIONS = 1_000
 AT_ONCE = 50
@@ -453,82 +416,3 @@ async def test_a_thousand_connections_that_come_and_go_leave_nothing_behind(targ
         await crowd(CONNECTIONS * 3 // 4)
         await good.round_trip()
         assert resident(target) - before < 32 * MIB
-
-
-# --- datagrams ------------------------------------------------------------------------------------------------------
-
-SEED = 4_433
-ROUNDS = 150
-PER_ROUND = 100
-
-
-def mutated(rng: random.Random, captured: list[bytes]) -> bytes:
-    """A datagram that was never sent like this: random, or made of captured ones."""
-    datagram = bytearray(rng.choice(captured))
-    match rng.randrange(7):
-        case 0:
-            return rng.randbytes(rng.randrange(1, 1_500))
-        case 1:
-            return bytes(datagram[: rng.randrange(1, len(datagram) + 1)])
-        case 2:
-            return bytes(datagram) + rng.randbytes(rng.randrange(1, 300))
-        case 3:
-            return bytes(datagram[: rng.randrange(1, 60)]) + rng.randbytes(1_200)
-        case 4:
-            return bytes(datagram) + rng.choice(captured)
-        case 5:
-            return bytes(datagram)
-        case _:
-            for _ in range(rng.randrange(1, 8)):
-                datagram[rng.randrange(min(len(datagram), rng.choice((8, 40, 1_500))))] = rng.randrange(256)
-            return bytes(datagram)
-
-
-async def captured_datagrams(broker: BrokerProcess, engine: str) -> list[bytes]:
-    """First flights of both engines, and all that one client sent in a whole session."""
-    captured: list[bytes] = []
-    for name in (engine, "auto"):
-        for _ in range(5):
-            quic = engine_named(name).dial(dialing(broker))
-            quic.connect(0.0)
-            captured += quic.datagrams_to_send(0.0)
-    host, port = broker.address.rsplit(":", 1)
-    with Relay.to((host, int(port))) as relay:
-        url = f"quic://127.0.0.1:{relay.address[1]}"
-        async with quicbus.connect(url, credentials=broker.credential_path, engine=engine) as bus:
-            await bus.publish("t", b"x")
-            await bus.flush()
-        captured += relay.seen
-    return captured
-
-
-@pytest.mark.parametrize("retry", ["always", "never"])
-async def test_a_broker_serves_on_among_random_and_mutated_datagrams(engine: str, data_dir: Path, retry: str) -> None:
-    print(f"seed {SEED}")
-    rng = random.Random(SEED)
-    options = ["--retry", retry, "--max-half-open", "50", "--handshake-timeout-s", "0.5", "--drain-timeout-s", "0.5"]
-    with BrokerProcess(data_dir=data_dir, engine=engine, options=options) as broker:
-        host, port = broker.address.rsplit(":", 1)
-        async with bystander(broker) as good:
-            captured = await captured_datagrams(broker, engine)
-            before = 0
-            with RawSocket.opened() as stranger:
-                for number in range(ROUNDS):
-                    for _ in range(PER_ROUND):
-                        stranger.send(mutated(rng, captured), (host, int(port)))
-                    await good.round_trip()
-                    if number == ROUNDS // 4:
-                        before = resident(broker)
-                assert resident(broker) - before < 24 * MIB
-                # Nobody is answered with more than three times what he sent.
-                assert stranger.received_size <= 3 * stranger.sent_size
-            # And whoever comes now is served like those before.
-            async with connected(broker, 1) as (late,):
-                await late.ping(DEADLINE_S)
-        ended = await asyncio.to_thread(broker.stop)
-        statistics = final_statistics(ended)
-    assert "Traceback" not in ended.stderr
-    transport = statistics["transport"]
-    assert sum(transport["dropped"].values()) > ROUNDS * PER_ROUND // 10
-    # Those that get past the door are broken handshakes; they end, and were never many at a time.
-    assert (transport["accepted"] > 20) is (retry == "never")
