@@ -48,6 +48,7 @@ bench: setup ## quicbus beside NATS, zenoh, Mosquitto and Redis, an hour or two;
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,bench]'
 	$(BIN)/python -m benchmarks.peers.install
 	$(BIN)/python -m benchmarks.peers --json benchmarks.json --write docs
+	-$(BIN)/python -m benchmarks.wide_area --seconds 8 --write docs
 	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
 
 abuse: setup ## every attack with full strength on both engines beside good clients; writes docs/abuse.md

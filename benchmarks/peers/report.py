@@ -5,21 +5,20 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from benchmarks.markdown import rewrite, table
 from benchmarks.peers.cases import Case, Metric, all_cases
 from benchmarks.peers.plots import plot_all
 from benchmarks.peers.shown import figure, spread_text
 from benchmarks.peers.targets import Judged, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from benchmarks.peers.results import Results
 
-__all__ = ["BEGIN", "END", "page", "replace_marked", "write_docs"]
+__all__ = ["WRITER", "page", "write_docs"]
 
-BEGIN = "<!-- written by `make bench`: begin -->"
-END = "<!-- written by `make bench`: end -->"
+WRITER = "`make bench`"
 _OURS = "quicbus"
 _BELOW = " ▼"
 _METRIC_WORDS = {"p50_ms": ", p50", "p99_ms": ", p99", "p999_ms": ", p99.9"}
@@ -28,16 +27,7 @@ _METRIC_WORDS = {"p50_ms": ", p50", "p99_ms": ", p99", "p999_ms": ", p99.9"}
 def write_docs(results: Results, folder: Path) -> None:
     """Replace what stands between the marks of `benchmarks.md`, or add it; draw the plots."""
     plots = plot_all(results, folder / "benchmarks")
-    path = folder / "benchmarks.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-    path.write_text(replace_marked(text, page(results, plots)), encoding="utf-8")
-
-
-def replace_marked(text: str, new: str) -> str:
-    """Return `text` with `new` between the marks; at its end where it has none."""
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2].strip()
-    return f"{before.rstrip()}\n\n{BEGIN}\n{new}{END}\n" + (f"\n{after}\n" if after else "")
+    rewrite(folder / "benchmarks.md", page(results, plots), WRITER)
 
 
 def page(results: Results, plots: dict[str, str]) -> str:
@@ -47,12 +37,6 @@ def page(results: Results, plots: dict[str, str]) -> str:
         sections.append(_group(group, list(cases), results, plots))
     sections.append(_failures(results))
     return "\n".join(filter(None, sections))
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 def _measured_cases(results: Results) -> list[Case]:

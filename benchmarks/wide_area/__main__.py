@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -29,7 +30,9 @@ from quicbus.testing.launcher import LaunchError
 if TYPE_CHECKING:
     from benchmarks.peers.seam import Peer
 
-USUAL_PEERS = (*QUICBUS_PEERS, "NATS/TLS")
+USUAL_PEERS = (*QUICBUS_PEERS, "NATS/TLS", "zenoh/QUIC")
+MOVING_S = 22.0
+"""Four changes of address; what `--write` measures besides the paths with losses."""
 
 
 def main() -> int:
@@ -76,6 +79,10 @@ def measure(options: argparse.Namespace, console: Console) -> int:
         print(json.dumps([row.as_dict() for row in results]))  # a report
     else:
         console.print(table(results))
+    if options.write is not None:
+        from benchmarks.wide_area.document import write_docs
+
+        write_docs(results, options.rounds, options.write)
     return 0
 
 
@@ -91,9 +98,9 @@ def choose_peers(only: str, console: Console) -> list[Peer]:
 
 
 def make_cases(options: argparse.Namespace) -> list[Case]:
-    """Return every combination of what the options list."""
+    """Return every combination of what the options list; for a document also a client that moves."""
     grid = product(options.rate, options.round_trip, options.loss, options.topics)
-    return [
+    cases = [
         Case(
             round_trip_ms=round_trip,
             loss=loss / 100,
@@ -109,6 +116,13 @@ def make_cases(options: argparse.Namespace) -> list[Case]:
         )
         for rate, round_trip, loss, topics in grid
     ]
+    if options.write is not None:
+        cases += [
+            replace(case, move_every_s=5.0, seconds=MOVING_S)
+            for case in cases
+            if (case.round_trip_ms, case.loss, case.rate) == (80, 0, options.rate[0])
+        ]
+    return cases
 
 
 def _run(peer: Peer, case: Case, seed: int) -> Result | str:
@@ -136,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--move-every", type=float, default=0.0, help="seconds between changes of the client's address")
     parser.add_argument("--far-publisher", action="store_true", help="the publisher is beside the subscriber")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", metavar="DOCS", type=Path, help="write tables and a plot into this folder")
     return parser
 
 

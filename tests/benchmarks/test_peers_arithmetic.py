@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.markdown import marks, replace_marked
 from benchmarks.peers.arithmetic import Spread, percentile, spread_of
 from benchmarks.peers.cases import all_cases
 from benchmarks.peers.payloads import payload_pool
-from benchmarks.peers.report import BEGIN, END, page, replace_marked
+from benchmarks.peers.report import WRITER, page
 from benchmarks.peers.results import Results
 from benchmarks.peers.tally import Tally, wait_complete
 from benchmarks.peers.targets import TARGETS, judge
@@ -81,10 +82,11 @@ def test_the_page_marks_what_quicbus_loses_and_what_was_lost() -> None:
 
 
 def test_the_page_is_written_between_the_marks_again_and_again() -> None:
-    once = replace_marked(f"# A\n\n{BEGIN}\nold\n{END}\n\n## B\n", "new\n")
-    assert once == f"# A\n\n{BEGIN}\nnew\n{END}\n\n## B\n"
-    assert replace_marked(once, "new\n") == once
-    assert replace_marked("# A\n", "new\n") == f"# A\n\n{BEGIN}\nnew\n{END}\n"
+    begin, end = marks(WRITER)
+    once = replace_marked(f"# A\n\n{begin}\nold\n{end}\n\n## B\n", "new\n", WRITER)
+    assert once == f"# A\n\n{begin}\nnew\n{end}\n\n## B\n"
+    assert replace_marked(once, "new\n", WRITER) == once
+    assert replace_marked("# A\n", "new\n", WRITER) == f"# A\n\n{begin}\nnew\n{end}\n"
 
 
 async def test_counting_ends_with_the_last_message_or_when_none_come() -> None:
