@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def dialer() -> ScriptedDialer:
-    return ScriptedDialer()
-
-
-@pytest.fixture
 def bus(dialer: ScriptedDialer) -> Iterator[blocking.Client]:
     thread = blocking._LoopThread("test")
     client = blocking.Client(thread, thread.run(start(dialer)))

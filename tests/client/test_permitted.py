@@ -10,24 +10,11 @@ from quicbus import limits
 from quicbus.client.permitted import Permitted
 from quicbus.exceptions import NotPermitted, ProtocolViolation
 from quicbus.wire.frames import Permissions
-from tests.client.scripted_broker import ScriptedDialer, settle, start
+from tests.client.scripted_broker import settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from quicbus.client import Client
-
-
-@pytest.fixture
-def dialer() -> ScriptedDialer:
-    return ScriptedDialer()
-
-
-@pytest.fixture
-async def bus(dialer: ScriptedDialer) -> AsyncIterator[Client]:
-    client = await start(dialer)
-    yield client
-    await client.close()
+    from tests.client.scripted_broker import ScriptedDialer
 
 
 def test_what_was_not_told_is_allowed() -> None:

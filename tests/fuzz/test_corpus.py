@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import corpus
 from tests.fuzz.catalogue import TARGETS
+from tests.fuzz.mutation import mutated
 
 SEED = 20_260_101
 MAX_CORPUS_SIZE = 300_000
@@ -21,27 +22,6 @@ by_target = pytest.mark.parametrize("name", sorted(TARGETS))
 @cache
 def _seeds(name: str) -> tuple[bytes, ...]:
     return tuple(TARGETS[name].seeds())
-
-
-def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Change, cut, repeat, or splice with another input."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(changed) + 1)
-        match rng.randrange(6):
-            case 0:
-                changed[at : at + 1] = bytes([rng.randrange(256)])
-            case 1:
-                del changed[at : at + rng.randint(1, 8)]
-            case 2:
-                changed[at:at] = rng.randbytes(rng.randint(1, 8))
-            case 3:
-                changed[at : at + 4] = rng.choice([b"\xff" * 4, bytes(4), b"\x80\0\0\0", b"\x7f\xff\xff\xff"])
-            case 4:
-                changed[at:at] = changed[: rng.randint(1, 40)]
-            case _:
-                changed[at:] = other[min(at, len(other)) :]
-    return bytes(changed)
 
 
 @by_target
@@ -68,7 +48,7 @@ def test_changes_of_the_corpus_are_values_or_the_documented_error(name: str, dat
     chosen = data.draw(st.sampled_from(inputs))
     other = data.draw(st.sampled_from(inputs))
     rng = random.Random(data.draw(st.integers(0, 2**32)))
-    TARGETS[name](mutated(chosen, other, rng))
+    TARGETS[name](mutated(chosen, rng, other))
 
 
 def test_the_corpus_is_small_and_has_no_inputs_of_targets_that_are_gone() -> None:

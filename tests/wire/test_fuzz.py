@@ -11,27 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicbus.exceptions import ProtocolViolation
-from quicbus.wire.batch import (
-    FLAG_HEADERS,
-    decode_headers,
-    encode_body,
-    encode_headers,
-    parse_body,
-    read_messages,
-    split_headers,
-)
-from quicbus.wire.frames import FRAME_TYPES, Frame, FrameParser, Ping, Subscribe, encode_frame
-from quicbus.wire.records import (
-    KIND_MESSAGE,
-    Envelope,
-    Oversize,
-    Record,
-    RecordParser,
-    decode_delivery,
-    encode_delivery,
-    encode_publish,
-)
+from quicbus.wire.batch import FLAG_HEADERS, decode_headers, encode_body, encode_headers
+from quicbus.wire.frames import FRAME_TYPES, Frame, Ping, Subscribe, encode_frame
+from quicbus.wire.records import Envelope, encode_delivery, encode_publish
 from quicbus.wire.varint import encode_varint
+from tests.fuzz.mutation import mutated
+from tests.fuzz.targets.wire import read_frames, read_records
 from tests.wire.strategies import ENVELOPES, FRAMES, bodies
 
 if TYPE_CHECKING:
@@ -41,59 +26,21 @@ MAX_SIZE = 100_000
 SEED = 20_240_229
 
 
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
 def read_control(data: bytes, chunk_size: int) -> None:
-    parser = FrameParser(MAX_SIZE)
-    for at in range(0, len(data), chunk_size):
-        for frame in parser.feed(data[at : at + chunk_size]):
-            assert isinstance(frame, Frame)
-            encode_frame(frame)
-        assert len(parser._buffer) <= MAX_SIZE + 16
+    read_frames(pieces(data, chunk_size), FRAME_TYPES, MAX_SIZE)
 
 
 def read_lane(data: bytes, chunk_size: int) -> None:
-    parser = RecordParser(MAX_SIZE)
-    for at in range(0, len(data), chunk_size):
-        for record in parser.feed(data[at : at + chunk_size]):
-            read_record(record)
-        assert parser.held <= MAX_SIZE + 4
-
-
-def read_record(record: Record | Oversize) -> None:
-    if isinstance(record, Oversize):
-        assert record.size > MAX_SIZE
-        return
-    raw = decode_delivery(record.payload).body if record.kind == KIND_MESSAGE else record.payload
-    body = parse_body(raw)
-    messages = read_messages(body)
-    assert [len(message) for message in messages] == list(body.sizes)
-    assert sum(map(len, messages)) == body.total <= len(record.payload)
-    if body.flags & FLAG_HEADERS:
-        for message in messages:
-            headers, _ = split_headers(message)
-            decode_headers(headers)
+    read_records(pieces(data, chunk_size), MAX_SIZE)
 
 
 def survives(read: Callable[[bytes, int], None], data: bytes, chunk_size: int) -> None:
     with contextlib.suppress(ProtocolViolation):
         read(data, chunk_size)
-
-
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(changed) + 1)
-        match rng.randrange(5):
-            case 0:
-                changed[at : at + 1] = bytes([rng.randrange(256)])
-            case 1:
-                del changed[at : at + rng.randint(1, 8)]
-            case 2:
-                changed[at:at] = rng.randbytes(rng.randint(1, 8))
-            case 3:
-                changed[at : at + 4] = rng.choice([b"\xff" * 4, bytes(4), b"\x80\0\0\0", b"\x7f\xff\xff\xff"])
-            case _:
-                changed[at:at] = changed[: rng.randint(1, 40)]
-    return bytes(changed)
 
 
 @given(st.binary(max_size=200), st.integers(1, 50))
@@ -109,14 +56,14 @@ def test_random_bytes_in_a_frame_are_a_frame_or_a_violation(number: int, body: b
 
 @given(st.lists(FRAMES, min_size=1, max_size=3), st.integers(1, 100), st.integers(0, 2**32))
 def test_mutated_frames_are_frames_or_a_violation(sent: list[Frame], chunk_size: int, seed: int) -> None:
-    survives(read_control, mutate(b"".join(map(encode_frame, sent)), random.Random(seed)), chunk_size)
+    survives(read_control, mutated(b"".join(map(encode_frame, sent)), random.Random(seed)), chunk_size)
 
 
 @given(bodies(), ENVELOPES, st.integers(30, 2000), st.integers(0, 2**32))
 def test_mutated_records_are_records_or_a_violation(raw: bytes, envelope: Envelope, size: int, seed: int) -> None:
     rng = random.Random(seed)
-    survives(read_lane, mutate(encode_publish(raw) * 2, rng), size)
-    survives(read_lane, mutate(encode_delivery(envelope, [(1, 0), (2, 5)], raw), rng), size)
+    survives(read_lane, mutated(encode_publish(raw) * 2, rng), size)
+    survives(read_lane, mutated(encode_delivery(envelope, [(1, 0), (2, 5)], raw), rng), size)
 
 
 @given(st.binary(max_size=100))
@@ -141,6 +88,6 @@ def test_long_run_of_seeded_mutations_only_yields_values_and_violations(seed: in
     read_control(control, 1000)
     read_lane(lane, 1000)
     for _ in range(2000):
-        survives(read_control, mutate(control, rng), rng.randint(1, 100))
-        survives(read_lane, mutate(lane, rng), rng.randint(1, 300))
+        survives(read_control, mutated(control, rng), rng.randint(1, 100))
+        survives(read_lane, mutated(lane, rng), rng.randint(1, 300))
         survives(rng.choice([read_control, read_lane]), rng.randbytes(rng.randint(0, 64)), 16)

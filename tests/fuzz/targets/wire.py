@@ -52,7 +52,7 @@ from tests.fuzz.target import Target, chunks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["TARGETS", "record"]
+__all__ = ["TARGETS", "read_frames", "read_records", "record"]
 
 MAX_SIZE = 1500
 """Of frames and records: small, so that an oversize one is within reach."""
@@ -63,19 +63,19 @@ _HEADER_MAX = 16
 
 
 def client_frames(data: bytes) -> None:
-    _read_frames(data, FRAME_TYPES)
+    read_frames(chunks(data), FRAME_TYPES)
 
 
 def node_frames(data: bytes) -> None:
-    _read_frames(data, NODE_FRAME_TYPES)
+    read_frames(chunks(data), NODE_FRAME_TYPES)
 
 
-def _read_frames(data: bytes, types: Mapping[int, type[Frame]]) -> None:
-    parser = FrameParser(MAX_SIZE, types)
-    for chunk in chunks(data):
+def read_frames(stream: Iterable[bytes], types: Mapping[int, type[Frame]], max_size: int = MAX_SIZE) -> None:
+    parser = FrameParser(max_size, types)
+    for chunk in stream:
         for frame in parser.feed(chunk):
             assert FrameParser(1 << 20, types).feed(encode_frame(frame)) == [frame]
-        assert len(parser._buffer) <= MAX_SIZE + _HEADER_MAX
+        assert len(parser._buffer) <= max_size + _HEADER_MAX
 
 
 def _client_frame_seeds() -> Iterable[bytes]:
@@ -94,16 +94,20 @@ def _node_frame_seeds() -> Iterable[bytes]:
 
 
 def records(data: bytes) -> None:
-    parser = RecordParser(MAX_SIZE)
-    for chunk in chunks(data):
+    read_records(chunks(data))
+
+
+def read_records(stream: Iterable[bytes], max_size: int = MAX_SIZE) -> None:
+    parser = RecordParser(max_size)
+    for chunk in stream:
         for record in parser.feed(chunk):
-            _read_record(record)
-        assert parser.held <= MAX_SIZE + 4
+            _read_record(record, max_size)
+        assert parser.held <= max_size + 4
 
 
-def _read_record(record: Record | Oversize) -> None:
+def _read_record(record: Record | Oversize, max_size: int) -> None:
     if isinstance(record, Oversize):
-        assert record.size > MAX_SIZE
+        assert record.size > max_size
         with contextlib.suppress(ProtocolViolation):
             peek_body(record.head)
     elif record.kind == KIND_MESSAGE:
