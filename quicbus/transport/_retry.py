@@ -48,12 +48,13 @@ class RetryTokens:
     """Makes and takes the tokens of one endpoint. `now` is a monotonic time in seconds.
 
     Each token is taken once, from the address that it was made for (IP address and port), for `lifetime_s`.
+    Several endpoints may have one `key` (16 bytes) and one clock; then once by each.
     """
 
-    def __init__(self, lifetime_s: float = LIFETIME_S, remembered: int = REMEMBERED) -> None:
+    def __init__(self, key: bytes | None = None, lifetime_s: float = LIFETIME_S, remembered: int = REMEMBERED) -> None:
         self._lifetime_s = lifetime_s
         self._remembered = remembered
-        self._cipher = AESGCM(AESGCM.generate_key(bit_length=128))
+        self._cipher = AESGCM(key or AESGCM.generate_key(bit_length=128))
         self._used: dict[bytes, int] = {}  # nonce: when it was made
         self._not_before = 0
 

@@ -88,7 +88,7 @@ class Admission:
         self._settings = settings
         self._versions = versions
         self._new_id = new_id
-        self._tokens = RetryTokens() if tokens is None else tokens
+        self._tokens = RetryTokens(settings.retry_key) if tokens is None else tokens
         self._half_open_of_address = max(
             settings.max_half_open // limits.HALF_OPEN_OF_ADDRESS_SHARE, limits.HALF_OPEN_OF_ADDRESS_MIN
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from quicbus.transport._packets import CONNECTION_ID_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ConnectionTable", "connection_id", "runs"]
+    from quicbus.transport.network import Path
+
+__all__ = ["ConnectionTable", "Elsewhere", "connection_id", "runs"]
 
 C = TypeVar("C")
 
@@ -48,10 +50,25 @@ def runs(buffer: bytes, segment_size: int) -> Iterator[tuple[int, int, bytes | N
     yield start, size, current
 
 
+class Elsewhere(Protocol):
+    """Other processes behind the same port, which get the datagrams of their connections."""
+
+    def added(self, identifier: bytes) -> None:
+        """A connection here has this id from now on."""
+        ...
+
+    def retired(self, identifier: bytes) -> None: ...
+
+    def takes(self, identifier: bytes, buffer: bytes, segment_size: int, path: Path) -> bool:
+        """Hand datagrams over where the id is of a connection elsewhere, and tell whether it is."""
+        ...
+
+
 class ConnectionTable(Generic[C]):
     """Connection ids and the connections that they belong to; a connection has several."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: Elsewhere | None = None) -> None:
+        self._elsewhere = elsewhere
         self._by_id: dict[bytes, C] = {}
         self._ids: dict[C, set[bytes]] = {}
         self.find = self._by_id.get
@@ -72,13 +89,20 @@ class ConnectionTable(Generic[C]):
         for identifier in ids:
             if self._by_id.setdefault(identifier, connection) is connection:
                 owned.add(identifier)
+                if self._elsewhere is not None:
+                    self._elsewhere.added(identifier)
 
     def retire(self, connection: C, identifier: bytes) -> None:
         owned = self._ids.get(connection)
         if owned is not None and identifier in owned:
             owned.discard(identifier)
-            del self._by_id[identifier]
+            self._forget(identifier)
 
     def remove(self, connection: C) -> None:
         for identifier in self._ids.pop(connection, ()):
-            del self._by_id[identifier]
+            self._forget(identifier)
+
+    def _forget(self, identifier: bytes) -> None:
+        del self._by_id[identifier]
+        if self._elsewhere is not None:
+            self._elsewhere.retired(identifier)

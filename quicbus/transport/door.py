@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from quicbus.transport.address_limits import AddressUse
     from quicbus.transport.connection import Connection, ConnectionHandler
+    from quicbus.transport.demultiplexer import Elsewhere
     from quicbus.transport.endpoint_connection import EndpointConnection
     from quicbus.transport.network import Path
     from quicbus.transport.settings import EndpointSettings
@@ -101,6 +102,7 @@ class Door:
         settings: EndpointSettings,
         admission: Admission,
         clock: Callable[[], float] = cpu_clock,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.admission = admission
         self.accepted = 0
@@ -108,6 +110,7 @@ class Door:
         self._owner = owner
         self._settings = settings
         self._clock = clock
+        self._elsewhere = elsewhere
         self._of_strangers, self._with_token, self._without_token = self._queues = (_Queue(), _Queue(), _Queue())
         self._strangers: dict[EndpointConnection, AddressUse] = {}
         self._uses: dict[EndpointConnection, tuple[str, AddressUse]] = {}
@@ -125,9 +128,17 @@ class Door:
 
     # --- what arrives -----------------------------------------------------------------------------------------------
 
-    def knock(self, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
-        """Take datagrams with long headers that are no connection's, one or several."""
+    def knock(self, identifier: bytes | None, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
+        """Take datagrams, one or several, with a connection id that is no connection's here, or with none."""
         counters = self._owner.counters
+        if identifier is None:
+            counters.drop("garbage", -(-len(buffer) // segment_size) if buffer else 1)
+            return
+        if self._elsewhere is not None and self._elsewhere.takes(identifier, buffer, segment_size, path):
+            return
+        if not buffer[0] & 0x80:
+            counters.drop("unknown_connection", -(-len(buffer) // segment_size))
+            return
         if self._owner.make_handler is None:
             counters.drop("not_listening", -(-len(buffer) // segment_size))
             return

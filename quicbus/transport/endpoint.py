@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from quicbus.transport.admission import Accept
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
+    from quicbus.transport.demultiplexer import Elsewhere
     from quicbus.transport.engine import Engine, EngineConfiguration, EngineConnection
     from quicbus.transport.network import DatagramSocket, Network, Path
 
@@ -73,7 +74,13 @@ def default_network() -> Network:
 class Endpoint:
     """Made by `open`. Use it from the event loop that opened it only."""
 
-    def __init__(self, engine: Engine, settings: EndpointSettings, listener: Listener | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: EndpointSettings,
+        listener: Listener | None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self.counters = Counters()
         self.listener = listener
         self._engine = engine
@@ -81,11 +88,11 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._socket: DatagramSocket | None = None
         admission = Admission(settings, engine.versions, os.urandom, now=self._loop.time())
-        self._door = Door(self, settings, admission)
+        self._door = Door(self, settings, admission, elsewhere=elsewhere)
         self._flood_check: asyncio.Handle | None = None
         self._turns_behind = 0
         """Turns since strangers had theirs in which the socket held more than was read."""
-        self._table: ConnectionTable[EndpointConnection] = ConnectionTable()
+        self._table: ConnectionTable[EndpointConnection] = ConnectionTable(elsewhere)
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._stranger_timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._timer: asyncio.Handle | None = None
@@ -107,12 +114,13 @@ class Endpoint:
         settings: EndpointSettings | None = None,
         listener: Listener | None = None,
         network: Network | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> Endpoint:
         """Bind a socket and begin. `bind=None` takes any port, for dialing. Raises `OSError`.
 
-        Close it with `close()`; cancelling `open` leaves nothing behind.
+        `elsewhere`: other processes behind the port. Close it with `close()`; cancelling `open` leaves nothing behind.
         """
-        endpoint = cls(engine, settings or EndpointSettings(), listener)
+        endpoint = cls(engine, settings or EndpointSettings(), listener, elsewhere)
         endpoint._socket = await (network or default_network()).open(bind, endpoint, endpoint.counters)
         return endpoint
 
@@ -237,12 +245,8 @@ class Endpoint:
                 self._door.defer(connection, buffer, segment_size, path)
             else:
                 self.feed(connection, buffer, segment_size, path, now)
-        elif identifier is None:
-            self.counters.drop("garbage", -(-len(buffer) // segment_size) if buffer else 1)
-        elif not buffer[0] & 0x80:
-            self.counters.drop("unknown_connection", -(-len(buffer) // segment_size))
         else:
-            self._door.knock(buffer, segment_size, path, now)
+            self._door.knock(identifier, buffer, segment_size, path, now)
 
     # --- DoorOwner: for strangers -----------------------------------------------------------------------------------
 

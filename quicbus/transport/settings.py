@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from quicbus import limits
@@ -23,6 +23,8 @@ class EndpointSettings:
     retry: Literal["always", "never", "auto"] = "always"
     """Whether a stranger first proves that it receives at its address. It costs one round trip; `auto` demands it
     while there is a flood, and of addresses that begin many handshakes."""
+    retry_key: bytes | None = field(default=None, repr=False)
+    """16 random bytes: endpoints with the same key take each other's tokens. `None`: one of its own."""
     retry_auto_half_open: int = limits.RETRY_AUTO_HALF_OPEN
     """`auto` is on from so many connections on that have not proved who they are,"""
     retry_auto_rate: int = limits.RETRY_AUTO_RATE

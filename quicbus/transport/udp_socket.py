@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quicbus.transport.network import DatagramReceiver
     from quicbus.transport.statistics import Counters
 
-__all__ = ["UdpNetwork", "UdpSocket", "bind_udp", "segment_groups"]
+__all__ = ["BoundUdp", "UdpNetwork", "UdpSocket", "bind_udp", "segment_groups"]
 
 # linux/udp.h, linux/in.h, linux/in6.h: the socket module of Python 3.11 lacks most of them.
 SOL_UDP = 17
@@ -73,8 +73,21 @@ class UdpNetwork:
         return UdpSocket(bind_udp(bind), receiver, counters, offload=self._offload)
 
 
-def bind_udp(bind: Address | None) -> socket.socket:
-    """Open and bind a non-blocking UDP socket: dual-stack for `::`, and for `None` where the host has IPv6."""
+class BoundUdp:
+    """A `Network` of one socket that is bound already, as `bind_udp` binds it."""
+
+    def __init__(self, udp: socket.socket) -> None:
+        self._udp = udp
+
+    async def open(self, bind: Address | None, receiver: DatagramReceiver, counters: Counters) -> UdpSocket:
+        return UdpSocket(self._udp, receiver, counters)
+
+
+def bind_udp(bind: Address | None, *, is_shared: bool = False) -> socket.socket:
+    """Open and bind a non-blocking UDP socket: dual-stack for `::`, and for `None` where the host has IPv6.
+
+    `is_shared`: others of this user may bind the same port likewise, and get their part of what arrives (Linux).
+    """
     if bind is None:
         try:
             return _bind(socket.AF_INET6, ("::", 0))
@@ -83,18 +96,20 @@ def bind_udp(bind: Address | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
     if bind[0] == "::":
         try:
-            return _bind(family, bind)
+            return _bind(family, bind, is_shared=is_shared)
         except OSError as error:
             if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
                 raise
-            return _bind(socket.AF_INET, ("0.0.0.0", bind[1]))  # noqa: S104 (asked for as `::`)
-    return _bind(family, bind)
+            return _bind(socket.AF_INET, ("0.0.0.0", bind[1]), is_shared=is_shared)  # noqa: S104 (asked for as `::`)
+    return _bind(family, bind, is_shared=is_shared)
 
 
-def _bind(family: socket.AddressFamily, address: Address) -> socket.socket:
+def _bind(family: socket.AddressFamily, address: Address, *, is_shared: bool = False) -> socket.socket:
     udp = socket.socket(family, socket.SOCK_DGRAM)
     try:
         udp.setblocking(False)
+        if is_shared:
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
         for forced, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):

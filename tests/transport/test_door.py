@@ -10,6 +10,7 @@ import pytest
 from quicbus import limits
 from quicbus.transport._packets import QUIC_VERSION_1
 from quicbus.transport.admission import Accept, Admission
+from quicbus.transport.demultiplexer import connection_id
 from quicbus.transport.door import Door
 from quicbus.transport.network import Path
 from quicbus.transport.settings import EndpointSettings
@@ -82,7 +83,7 @@ class Endpoint:
         self.door.forgotten(connection, self.now)  # type: ignore[arg-type]
 
     def knock(self, datagram: bytes, *, by: int = 1) -> None:
-        self.door.knock(datagram, len(datagram), path(by), self.now)
+        self.door.knock(connection_id(datagram), datagram, len(datagram), path(by), self.now)
 
     def defer(self, guest: Guest, data: bytes) -> None:
         self.door.defer(guest, data, len(data), path())  # type: ignore[arg-type]
