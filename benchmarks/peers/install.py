@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks.peers.nats_peer import find_program
+from benchmarks.peers.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

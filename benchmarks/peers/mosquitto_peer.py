@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib.util
-import socket
-import subprocess
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.certificates import write_certificates
-from benchmarks.peers.nats_peer import find_program
+from benchmarks.peers.programs import find_program, output_of, wait_port, why_missing
 from benchmarks.peers.seam import Bus, Peer, Server, Take, Where, free_port
 from quicbus.testing.launcher import Launched
 
@@ -28,29 +25,23 @@ _UNSENT_SIZE = 4 * 1024 * 1024
 
 
 def mosquitto_peers() -> list[Peer]:
-    program = find_program("mosquitto")
     return [
-        _peer("Mosquitto/TLS, paho", "PahoBus", program, {"paho-mqtt": "paho"}),
-        _peer("Mosquitto/TLS, aiomqtt", "AiomqttBus", program, {"aiomqtt": "aiomqtt"}),
+        _peer("Mosquitto/TLS, paho", "PahoBus", "paho-mqtt", "paho"),
+        _peer("Mosquitto/TLS, aiomqtt", "AiomqttBus", "aiomqtt", "aiomqtt"),
     ]
 
 
-def _peer(name: str, bus: str, program: str | None, packages: dict[str, str]) -> Peer:
-    missing, versions = "", {}
-    absent = [package for package, module in packages.items() if importlib.util.find_spec(module) is None]
-    if program is None:
-        missing = "mosquitto is not on PATH (Debian: apt install mosquitto)"
-    elif absent:
-        missing = f"{absent[0]} is not installed (pip install '.[bench]')"
-    else:
-        said = subprocess.run([program, "-h"], capture_output=True, text=True, check=False).stdout
-        versions = {"mosquitto": said.split()[2], **{package: version(package) for package in packages}}
-    start = functools.partial(_start, program or "", bus)
-    return Peer(name=name, start=start, missing=missing, versions=versions)
+def _peer(name: str, bus: str, package: str, module: str) -> Peer:
+    missing, versions = why_missing({package: module}, "mosquitto"), {}
+    if not missing:
+        versions = {"mosquitto": output_of("mosquitto", "-h").split()[2], package: version(package)}
+    return Peer(name=name, start=functools.partial(_start, bus), missing=missing, versions=versions)
 
 
 @contextlib.contextmanager
-def _start(program: str, bus: str, folder: Path) -> Iterator[list[Server]]:
+def _start(bus: str, folder: Path) -> Iterator[list[Server]]:
+    program = find_program("mosquitto")
+    assert program is not None
     files = write_certificates(folder)
     port = free_port()
     # Its default drops QoS 0 messages of a subscriber that is 1,000 behind; a socket without delay as all others have.
@@ -69,17 +60,6 @@ def _start(program: str, bus: str, folder: Path) -> Iterator[list[Server]]:
             authority=str(files.authority),
         )
         yield [Server(where, process.pid, time.monotonic() - begin)]
-
-
-def wait_port(process: Launched, port: int, deadline_s: float = 30.0) -> None:
-    """Return once a server that does not say so takes connections; raises `ConnectionError`."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end and process.is_running:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.001)
-    said = process.stderr_lines
-    raise ConnectionError(f"{process.command[0]} takes no connections: {said[-1].strip() if said else ''}")
 
 
 class PahoBus(Bus):

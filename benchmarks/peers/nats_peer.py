@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import shutil
 import ssl
-import subprocess
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.certificates import Certificates, write_certificates
+from benchmarks.peers.programs import find_program, output_of, why_missing
 from benchmarks.peers.seam import Bus, Peer, Server, Take, Where, free_port
 from quicbus.testing.launcher import Launched
 
@@ -23,21 +21,11 @@ __all__ = ["NatsBus", "nats_peers"]
 
 
 def nats_peers() -> list[Peer]:
-    program = find_program("nats-server")
-    missing, versions = "", {}
-    if program is None:
-        missing = "nats-server is not on PATH (Debian: apt install nats-server)"
-    elif importlib.util.find_spec("nats") is None:
-        missing = "nats-py is not installed (pip install '.[bench]')"
-    else:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-        versions = {"nats-server": said.stdout.split()[-1].removeprefix("v"), "nats-py": version("nats-py")}
+    missing, versions = why_missing({"nats-py": "nats"}, "nats-server"), {}
+    if not missing:
+        said = output_of("nats-server", "--version")
+        versions = {"nats-server": said.split()[-1].removeprefix("v"), "nats-py": version("nats-py")}
     return [Peer(name="NATS/TLS", start=_start_one, start_two=_start_two, missing=missing, versions=versions)]
-
-
-def find_program(name: str) -> str | None:
-    """Return the path of a server's program, or `None`; Debian keeps some where users don't look."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin")
 
 
 @contextlib.contextmanager

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
-import subprocess
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.certificates import write_certificates
-from benchmarks.peers.mosquitto_peer import wait_port
-from benchmarks.peers.nats_peer import find_program
+from benchmarks.peers.programs import find_program, output_of, wait_port, why_missing
 from benchmarks.peers.seam import Bus, Peer, Server, Take, Where, free_port
 from quicbus.testing.launcher import Launched
 
@@ -28,23 +24,18 @@ _POOL_CONNECTIONS = 8
 
 
 def redis_peers() -> list[Peer]:
-    program = find_program("redis-server")
-    missing, versions = "", {}
-    absent = [package for package in ("redis", "hiredis") if importlib.util.find_spec(package) is None]
-    if program is None:
-        missing = "redis-server is not on PATH (Debian: apt install redis-server)"
-    elif absent:
-        missing = f"{absent[0]} is not installed (pip install '.[bench]')"
-    else:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-        number = next((word[2:] for word in said.split() if word.startswith("v=")), "unknown")
+    missing, versions = why_missing({"redis": "redis", "hiredis": "hiredis"}, "redis-server"), {}
+    if not missing:
+        said = output_of("redis-server", "--version").split()
+        number = next((word[2:] for word in said if word.startswith("v=")), "unknown")
         versions = {"redis-server": number, "redis-py": version("redis"), "hiredis": version("hiredis")}
-    start = functools.partial(_start, program or "")
-    return [Peer(name="Redis/TLS", start=start, missing=missing, versions=versions)]
+    return [Peer(name="Redis/TLS", start=_start, missing=missing, versions=versions)]
 
 
 @contextlib.contextmanager
-def _start(program: str, folder: Path) -> Iterator[list[Server]]:
+def _start(folder: Path) -> Iterator[list[Server]]:
+    program = find_program("redis-server")
+    assert program is not None
     files = write_certificates(folder)
     port = free_port()
     # Subscribers that fall behind are not cut off; nothing is written to the disk.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib.util
 import json
 import socket
 import sys
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.certificates import write_certificates
+from benchmarks.peers.programs import why_missing
 from benchmarks.peers.seam import Bus, Peer, Server, Take, Where, free_port
 from quicbus.testing.launcher import Launched
 
@@ -25,11 +25,8 @@ __all__ = ["ZenohBus", "zenoh_peers"]
 
 
 def zenoh_peers() -> list[Peer]:
-    missing, versions = "", {}
-    if importlib.util.find_spec("zenoh") is None:
-        missing = "eclipse-zenoh is not installed (pip install '.[bench]')"
-    else:
-        versions = {"eclipse-zenoh": version("eclipse-zenoh")}
+    missing = why_missing({"eclipse-zenoh": "zenoh"})
+    versions = {} if missing else {"eclipse-zenoh": version("eclipse-zenoh")}
     return [
         Peer(
             name=f"zenoh/{protocol.upper()}",
