@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 __all__ = ["WARN_DAYS", "RenewalSchedule"]
 
 WARN_DAYS = (30, 7, 1)
-"""So many days before its end a certificate that was not renewed is warned of."""
+"""So many days before its end a certificate that was not renewed is warned of, and once more when it has ended."""
 FIRST_PAUSE = dt.timedelta(seconds=1)
 LONGEST_PAUSE = dt.timedelta(hours=6)
 SHORTEST_LAST_PAUSE = dt.timedelta(minutes=1)
 """Pauses grow up to a hundredth of the life, within these two: short lives are tried often, long ones seldom."""
+LEFT_SHARE = 10
+"""Nor are they longer than this part of what is left: once a certificate has ended, its owner is cut off meanwhile."""
 SPREAD = 0.1
 """Of the last third, over which those that were issued together ask."""
 
@@ -35,16 +37,20 @@ class RenewalSchedule:
         self._pause = FIRST_PAUSE
         # A warning before the first attempt would be of no use: those within the last third count.
         warnings = [dt.timedelta(days=days) for days in WARN_DAYS if dt.timedelta(days=days) <= last]
-        self._warnings = warnings or [last / 3]
+        self._warnings = [*(warnings or [last / 3]), dt.timedelta(0)]
+        self._has_ended = False
 
     def is_due(self, now: dt.datetime) -> bool:
-        """Whether to ask for a new certificate now."""
+        """Whether to ask for a new certificate now. When it ends is such a time, and pauses begin anew."""
+        if now >= self.not_after and not self._has_ended:
+            self._has_ended, self._due_at, self._pause = True, now, FIRST_PAUSE
         return now >= self._due_at
 
     def failed(self, now: dt.datetime) -> dt.timedelta:
         """An attempt has failed: the next one is due after a pause, which is returned and grows."""
-        pause = self._pause * (0.5 + self._rng.random())
-        self._pause = min(2 * self._pause, self._longest_pause)
+        longest = min(self._longest_pause, max((self.not_after - now) / LEFT_SHARE, SHORTEST_LAST_PAUSE))
+        pause = min(self._pause, longest) * (0.5 + self._rng.random())
+        self._pause = min(2 * self._pause, longest)
         self._due_at = now + pause
         return pause
 

@@ -32,7 +32,7 @@ def test_those_that_were_issued_together_ask_at_different_times() -> None:
 
 
 def test_pauses_between_attempts_grow_to_a_hundredth_of_the_life() -> None:
-    schedule, now = schedule_of(30), START + 25 * DAY
+    schedule, now = schedule_of(30), START + 20 * DAY + 2 * DAY
     pauses = []
     for _ in range(30):
         assert schedule.is_due(now)
@@ -45,7 +45,7 @@ def test_pauses_between_attempts_grow_to_a_hundredth_of_the_life() -> None:
 
 @pytest.mark.parametrize(
     ("days", "warned"),
-    [(365, [30, 7, 1]), (90, [30, 7, 1]), (30, [7, 1]), (7, [1]), (0.9, [0.1])],
+    [(365, [30, 7, 1, 0]), (90, [30, 7, 1, 0]), (30, [7, 1, 0]), (7, [1, 0]), (0.9, [0.1, 0])],
     ids=lambda value: str(value),
 )
 def test_it_warns_once_for_each_time_that_makes_sense(days: float, warned: list[float]) -> None:
@@ -53,6 +53,24 @@ def test_it_warns_once_for_each_time_that_makes_sense(days: float, warned: list[
     end = START + days * DAY
     times = (400, 100, 31, 30, 29, 8, 7, 6.5, 1, 0.5, 0.1, 0.0, -1)
     assert [left for left in times if left < days and schedule.warning(end - left * DAY)] == warned
+
+
+def test_the_nearer_the_end_the_more_often_it_is_tried_and_once_a_minute_when_it_has_come() -> None:
+    schedule, now = schedule_of(30), START + 21 * DAY
+    left: list[tuple[float, float]] = []
+    while now < START + 30 * DAY:
+        assert schedule.is_due(now)
+        pause = schedule.failed(now)
+        left.append(((schedule.not_after - now).total_seconds(), pause.total_seconds()))
+        now = min(now + pause, START + 30 * DAY)
+    assert all(pause <= 1.5 * max(before_end / 10, 60) for before_end, pause in left), left
+    pauses = []
+    for _ in range(200):
+        assert schedule.is_due(now)
+        pauses.append(schedule.failed(now).total_seconds())
+        now += dt.timedelta(seconds=pauses[-1])
+    assert pauses[0] <= 1.5, "the end has come: at once"
+    assert 30 <= min(pauses[10:]) <= max(pauses) <= 90
 
 
 def test_what_was_missed_is_warned_of_once() -> None:

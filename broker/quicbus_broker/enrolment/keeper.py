@@ -7,6 +7,7 @@ where the certificate has expired, so that no other node lets this one in, over 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from quicbus.client.enrolment import renewal_request, renewed_credential
@@ -36,6 +37,11 @@ LONGEST_SLEEP_S = 600.0
 SHORTEST_SLEEP_S = 0.5
 QUIET_PAUSE_S = 30.0
 """Attempts that are repeated sooner are not worth a warning: the mesh is not found yet, the authority restarts."""
+
+_CUT_OFF = {
+    "node": "no client and no other node can connect until it is renewed, which is tried again and again",
+    "local": "local applications can't connect until it is renewed, which is tried again and again",
+}
 
 
 class _Charge:
@@ -121,7 +127,7 @@ class CertificateKeeper:
                 charge.why = str(error)
                 pause_s = schedule.failed(now).total_seconds()
                 self._log.log(
-                    30 if pause_s >= QUIET_PAUSE_S else 20,
+                    logging.WARNING if pause_s >= QUIET_PAUSE_S else logging.INFO,
                     "= the %s certificate could not be renewed, tried again in %.0f s: %s",
                     charge.whose,
                     pause_s,
@@ -130,18 +136,22 @@ class CertificateKeeper:
             else:
                 credential = await self._credential_of(charge)
                 charge.look(credential, self._rng)
-                self._tell_renewed(charge, now)
+                self._tell_renewed(charge, now, had_ended=now > schedule.not_after)
                 return
+            now = self._wall_clock()  # the attempt took its time
         if schedule.warning(now):
             left_s = (schedule.not_after - now).total_seconds()
-            self._log.warning(
-                "= the %s certificate ends in %.1f days and was not renewed: %s",
-                charge.whose,
-                left_s / 86_400,
-                charge.why or "no attempt yet",
-            )
+            self._warn(charge, left_s)
             me = self._identity.credential
             self._report(CertificateExpiring(me.node_id.hex(), me.name, charge.whose, left_s, charge.why))
+
+    def _warn(self, charge: _Charge, left_s: float) -> None:
+        why = charge.why or "no attempt yet"
+        if left_s > 0:
+            days = left_s / 86_400
+            self._log.warning("= the %s certificate ends in %.1f days and was not renewed: %s", charge.whose, days, why)
+        else:
+            self._log.error("= the %s certificate has expired, and %s: %s", charge.whose, _CUT_OFF[charge.whose], why)
 
     async def _renew(self, charge: _Charge) -> None:
         credential = charge.credential
@@ -169,10 +179,11 @@ class CertificateKeeper:
                 raise
             return await self._office.renewal(credential, known)
 
-    def _tell_renewed(self, charge: _Charge, now: dt.datetime) -> None:
+    def _tell_renewed(self, charge: _Charge, now: dt.datetime, *, had_ended: bool) -> None:
         if charge.credential is None:
             return
         left_s = (charge.credential.not_after - now).total_seconds()
-        self._log.info("= the %s certificate was renewed, until %s", charge.whose, charge.credential.not_after)
+        level = logging.WARNING if had_ended else logging.INFO  # who was told of the end is told of this, too
+        self._log.log(level, "= the %s certificate was renewed, until %s", charge.whose, charge.credential.not_after)
         me = self._identity.credential
         self._report(CertificateRenewed(me.node_id.hex(), me.name, charge.whose, left_s))

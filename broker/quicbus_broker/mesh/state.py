@@ -285,6 +285,7 @@ class Mesh:
         """The own certificate was renewed: others are shown it, for they believe no record beyond its certificate."""
         outputs: list[Output] = []
         self._membership.renewed(now, outputs)
+        self._overlay.renewed(now)
         return self._settle(outputs, now)
 
     def trust_changed(self, now: float) -> list[MeshOutput]:

@@ -252,6 +252,14 @@ class Overlay:
         self._remembered.pop(node, None)
         self._leaving.pop(node, None)
 
+    def renewed(self, now: float) -> None:
+        """The own certificate is another one: whoever refused the old one may take this."""
+        if self._is_stopped or not self._is_cut_off():
+            return
+        self._seeds.hurry(now)
+        self._retries.hurry(now)
+        self._fill_soon(now)
+
     def want_contact(self, node: NodeId, now: float, outputs: list[Output]) -> bool:
         """Connect to a node in order to serve it directly; False where it cannot be dialed from here.
 

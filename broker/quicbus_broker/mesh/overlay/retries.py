@@ -48,6 +48,11 @@ class Retries:
     def soon(self, node: NodeId, now: float) -> None:
         self._redial.soon(node, now, spread_s=self._config.redial_min_s)
 
+    def hurry(self, now: float) -> None:
+        """Try all that have a time of their own soon, without regard to earlier failures."""
+        for node in self._redial.keys():  # noqa: SIM118 (no dict)
+            self.soon(node, now)
+
     def forget(self, node: NodeId) -> None:
         self._redial.forget(node)
 

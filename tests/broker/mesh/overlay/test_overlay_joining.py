@@ -81,6 +81,20 @@ def test_seed_that_refuses_for_good_is_tried_at_the_longest_pause() -> None:
     assert dials(node.run(30.9, 1.0 + CONFIG.redial_max_s)) == [None]
 
 
+def test_with_a_renewed_certificate_those_that_refused_the_old_one_are_dialed_at_once() -> None:
+    node = Node(ME)
+    node.overlay.start(("a:1",), (), 0.0, [])
+    node.knows(B)
+    node.run(0.0, 0.5)
+    fail(node, "a:1", None, 1.0, is_final=True)
+    fail(node, address_of(B), B, 1.0, is_final=True)
+    assert dials(node.run(1.0, 10.0)) == []
+
+    node.overlay.renewed(10.0)
+
+    assert set(dials(node.run(10.0, 12.0))) == {None, B}
+
+
 def test_remembered_members_are_tried_when_no_seed_answers() -> None:
     node = Node(ME)
     node.overlay.start(("a:1",), ((A, "old:1"), (B, "old:2")), 0.0, [])
