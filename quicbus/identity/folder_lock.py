@@ -51,7 +51,7 @@ class FolderLock:
         """Take the lock without waiting; raises `FolderInUse` or `OSError`."""
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE)
         try:
-            if not _try_lock(self._descriptor):
+            if not _try_lock(self._descriptor) or _is_removed(self._descriptor, path):
                 raise FolderInUse(_read_process_id(self._descriptor))
         except BaseException:
             self.release()
@@ -132,6 +132,16 @@ def _try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def _is_removed(descriptor: int, path: Path) -> bool:
+    """Whether who had the lock took the file away between its opening and its locking: it guards nothing any more."""
+    if sys.platform == "win32":  # what is open can't be removed there
+        return False
+    try:
+        return not os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return True
 
 
 def _write_process_id(descriptor: int) -> None:

@@ -22,9 +22,11 @@ from quicbus.identity.folder_files import (
     REQUEST_FILE,
     TRUST_FILE,
     exists,
+    file_names,
     make_folder,
     one_error,
     tidy,
+    undo,
     write,
 )
 from quicbus.identity.folder_lock import lock_folder
@@ -49,10 +51,14 @@ __all__ = ["PreparedFolder"]
 class PreparedFolder:
     """Opened and locked. `close` it, or use it in `with`; then `DataFolder.open` opens what was installed."""
 
-    def __init__(self, path: Path, lock: FolderLock, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(
+        self, path: Path, lock: FolderLock, key: ec.EllipticCurvePrivateKey, *, is_new: bool, before: Sequence[str]
+    ) -> None:
         self.path = path
         self._lock = lock
         self._key = key
+        self._is_new = is_new
+        self._before = before
         self._local_key = generate_key()
         self.request = make_request(key)
         """The signing request of the node, DER."""
@@ -60,27 +66,30 @@ class PreparedFolder:
         """That of the credential for local applications, with a key that is new each time."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, again: bool = False) -> Self:
         """Make or lock the folder, and make the node's key where there is none; raises `DataFolderError`.
 
-        A folder that has a node's certificate is refused: it is of a mesh already.
+        A folder that has a node's certificate is refused: it is of a mesh already. `again`: that certificate is of the
+        same mesh, and of no use any more.
         """
         folder = Path(path)
         with one_error(folder):
-            if exists(folder / NODE_FILE):
+            if not again and exists(folder / NODE_FILE):
                 raise DataFolderError(
                     str(folder), "it has a node's certificate already; start the broker without a token to use it"
                 )
-            if exists(folder / AUTHORITY_FILE):
+            if not again and exists(folder / AUTHORITY_FILE):
                 raise DataFolderError(
                     str(folder), f"it has an authority already ({AUTHORITY_FILE}); name another folder with --data-dir"
                 )
             is_new = make_folder(folder)
+            before = file_names(folder)
             lock = lock_folder(folder, is_new)
             try:
                 tidy(folder)
-                return cls(folder, lock, make_key(folder, NODE_KEY_FILE))
+                return cls(folder, lock, make_key(folder, NODE_KEY_FILE), is_new=is_new, before=before)
             except BaseException:
+                undo(folder, keep=before, remove_folder=is_new)
                 lock.release()
                 raise
 
@@ -114,6 +123,10 @@ class PreparedFolder:
                 write(self.path, CREDENTIAL_FILE, local.to_pem())
             write(self.path, NODE_FILE, node.chain_pem)  # last: a folder with it is one that a broker starts from
         return node
+
+    def undo(self) -> None:
+        """Leave the folder as it was found: what was made since goes. To be called before `close`; never raises."""
+        undo(self.path, keep=self._before, remove_folder=self._is_new)
 
     def close(self) -> None:
         """Free the folder. May be called twice."""

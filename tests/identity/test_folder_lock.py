@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from quicbus.identity import folder_lock
 from quicbus.identity.folder_lock import FolderInUse, FolderLock, lock_holder
 
 if TYPE_CHECKING:
@@ -65,4 +66,21 @@ def test_who_holds_a_lock_is_told_without_taking_it(tmp_path: Path) -> None:
     assert lock_holder(path) == 0
     lock.release()
     assert lock_holder(path) is None
+    FolderLock(path).release()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="what is open can't be removed elsewhere")
+def test_a_lock_whose_file_was_removed_by_its_holder_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, locked = tmp_path / "lock", folder_lock._try_lock
+
+    def remove_first(descriptor: int) -> bool:
+        path.unlink()
+        return locked(descriptor)
+
+    monkeypatch.setattr(folder_lock, "_try_lock", remove_first)
+    with pytest.raises(FolderInUse):
+        FolderLock(path)
+    monkeypatch.undo()
     FolderLock(path).release()

@@ -130,3 +130,37 @@ def test_its_request_is_written_for_an_authority_elsewhere(tmp_path: Path) -> No
         path = prepared.write_request()
         assert request_from_pem(path.read_bytes(), path.name) == prepared.request
     assert sorted(os.listdir(tmp_path / "data")) == ["lock", "node-key.pem", "node-request.pem"]
+
+
+def test_what_an_attempt_in_vain_has_made_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with PreparedFolder.open(folder) as prepared:
+        prepared.undo()
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "notes").write_text("mine")
+    with PreparedFolder.open(folder) as prepared:
+        prepared.undo()
+    assert [path.name for path in folder.iterdir()] == ["notes"]
+
+
+def test_a_key_of_an_earlier_attempt_stays_when_a_later_one_is_undone(tmp_path: Path) -> None:
+    PreparedFolder.open(tmp_path / "data").close()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        prepared.undo()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
+
+
+def test_a_node_whose_certificate_is_of_no_use_any_more_gets_another_one_for_its_key(tmp_path: Path) -> None:
+    with PreparedFolder.open(tmp_path / "data") as prepared:
+        node = prepared.install(issued(prepared), AUTHORITY.authorities_der, NOW)
+    later = NOW + 90 * DAY
+    with PreparedFolder.open(tmp_path / "data", again=True) as prepared:
+        leaf = AUTHORITY.certify(Role.NODE, "osaka", request_key(prepared.request), now=later)
+        local = AUTHORITY.certify(Role.CLIENT, "osaka", request_key(prepared.local_request), now=later)
+        answer = Issued(chain=(leaf,), authorities=AUTHORITY.authorities_der, local_chain=(local,))
+        renewed = prepared.install(answer, AUTHORITY.authorities_der, later)
+    assert renewed.node_id == node.node_id
+    with DataFolder.open(tmp_path / "data", may_create_authority=False, now=later) as folder:
+        assert folder.node.not_after > later

@@ -78,6 +78,7 @@ async def test_a_machine_joins_in_three_commands_and_a_client_enrols_at_it(
         assert not (tmp_path / "again.pem").exists()
     third = joining(tmp_path / "third", text)
     assert (third.code, "is used up; ask for another one" in third.stderr) == (1, True), third
+    assert not (tmp_path / "third").exists(), "the folder is left as it was found"
     # Its folder is that of a node now: the token, used up as it is, does not stand in the way of a further start.
     environment = {"QUICBUS_JOIN": text}
     with BrokerProcess(data_dir=tmp_path / "second", engine=SECOND_ENGINE, environment=environment) as second:

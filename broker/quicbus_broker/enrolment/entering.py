@@ -1,6 +1,7 @@
 """What comes before a broker opens its data folder: becoming a node of a mesh by a token, or asking for a certificate.
 
-Afterwards the folder is that of any other node. With a certificate of the token's mesh in it nothing is asked for.
+Afterwards the folder is that of any other node. With a certificate of the token's mesh in it nothing is asked for,
+unless that has expired too long ago to be renewed: then the token is for another one, for the same key.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quicbus.client.enrolment import CertificateOffice, read_token
-from quicbus.exceptions import CredentialError, DataFolderError
+from quicbus.exceptions import CredentialError, CredentialRefused, DataFolderError
 from quicbus.identity import PreparedFolder, Role
 from quicbus.identity.folder_content import read_node
-from quicbus.identity.folder_files import NODE_FILE, one_error
+from quicbus.identity.folder_files import AUTHORITY_KEY_FILE, NODE_FILE, one_error
+from quicbus.identity.proof import RENEW_GRACE_DAYS
 from quicbus.logs import logger_for
 
 if TYPE_CHECKING:
@@ -56,14 +58,19 @@ async def _join(folder: Path, given: str, token: JoinToken, engine: Engine) -> s
     node = await asyncio.to_thread(_node_in, folder)
     if node is not None:
         _check_mesh(folder, node, token)
+    if node is not None and _lives(folder, node):
         done = f"the data folder is that of node {node.name} of this mesh already: no token is needed"
         _log.info("= %s", done)
         return done
     read_token(given)
-    prepared = await asyncio.to_thread(PreparedFolder.open, folder)
+    prepared = await asyncio.to_thread(PreparedFolder.open, folder, again=node is not None)
     try:
         answer = await CertificateOffice(engine).join(token, prepared.request, prepared.local_request)
         node = await asyncio.to_thread(prepared.install, answer.issued, token.authorities)
+    except CredentialRefused:
+        # After any other failure the key stays: it may have used up the token, and can be certified by it again.
+        await asyncio.to_thread(prepared.undo)
+        raise
     finally:
         prepared.close()
     done = f"joined mesh {token.mesh} as node {node.name}, through {answer.brokers[0]}"
@@ -76,6 +83,12 @@ def _node_in(folder: Path) -> Credential | None:
         return None
     with one_error(folder):
         return read_node(folder)
+
+
+def _lives(folder: Path, node: Credential) -> bool:
+    """Whether the node can start with its certificate, renewed if need be; otherwise a token gives its key another."""
+    until = node.not_after + dt.timedelta(days=RENEW_GRACE_DAYS)
+    return dt.datetime.now(dt.UTC) <= until or (folder / AUTHORITY_KEY_FILE).exists()
 
 
 def _check_mesh(folder: Path, node: Credential, token: JoinToken) -> None:
