@@ -95,7 +95,8 @@ class FakeConnection:
 
 
 class FakeBroker:
-    """An edge with a clock that tests move. `turn()` ends a turn of the event loop, and further ones for what waits."""
+    """An edge with a clock that tests move. `turn()` ends a turn of the event loop, and further ones for what waits,
+    until clients are told what was taken."""
 
     def __init__(self, edge_limits: EdgeLimits | None = None, *, block_timeout_s: float = 30.0) -> None:
         self.now = 1000.0
@@ -136,6 +137,8 @@ class FakeBroker:
         while self._soon:
             self.next_slice()
             self.end_turn()
+        self.exchange.tell()
+        self.end_turn()
 
     def end_turn(self) -> None:
         """Only this turn: who waits for a further slice waits."""

@@ -43,17 +43,21 @@ def test_what_was_taken_in_a_turn_is_told_once() -> None:
     assert taken(client) == []
 
 
-def test_a_turn_that_ends_in_the_middle_of_a_record_tells_nothing_below_a_quarter_of_the_window() -> None:
-    client = FakeBroker().client()
-    record = encode_publish(encode_body(b"t", [bytes(500_000)], number=1))
-    client.write_lane(record)
-    client.frames()
-    more = encode_publish(encode_body(b"t", [bytes(500_000)], number=2))
+def test_what_was_taken_of_single_messages_is_told_by_the_next_tick() -> None:
+    broker = FakeBroker()
+    publisher, subscriber = broker.client(), broker.client()
+    subscriber.subscribe("t")
+    sends = publisher.connection.sends
 
-    client.write_lane(more)
-    client.write_lane(b"\x10\x00", lane=1)
+    for _ in range(5):
+        publisher.publish("t", b"ping")
+        broker.end_turn()
+    assert publisher.connection.sends == sends
+    broker.edge.tick()
 
-    assert taken(client) == []
+    assert len(subscriber.messages()) == 5
+    assert publisher.connection.sends == sends + 1
+    assert taken(publisher) == [Taken(accepted=5, refused=0, credit=limits.PUBLISH_WINDOW + publisher.lane_bytes)]
 
 
 def test_a_quarter_of_the_window_is_told_even_in_the_middle_of_a_record() -> None:

@@ -99,6 +99,7 @@ def test_the_blocking_client_does_the_same_for_threads(engine: str) -> None:
         bus.wait_handlers()
         assert bus.request("upper", b"abc", timeout=10).payload == b"ABC"
         assert bus.ping(10) > 0
+        bus.flush(10)
         assert bus.statistics().accepted == 102
     bus.close()
     with pytest.raises(quicbus.ClientClosed):

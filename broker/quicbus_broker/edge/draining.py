@@ -78,4 +78,5 @@ class Draining:
         return self._client_drained_at is not None and self._publisher.numbers.all_up_to >= self._client_drained_at
 
     def _tell(self) -> None:
+        self._publisher.tell()
         self._control.write(Drained(batches=self._subscriber.lanes.records))

@@ -65,6 +65,7 @@ class Exchange:
         self._returned: OrderedDict[tuple[int, int, str, str], None] = OrderedDict()
         self._is_congested = False
         self._delayed: dict[Publisher, float] = {}
+        self._untold: dict[Publisher, None] = {}
         if remote is not None:
             self.join(remote)
 
@@ -111,9 +112,20 @@ class Exchange:
         """A client published too fast: a `tick` calls its `delay_over` then."""
         self._delayed[publisher] = until
 
+    def tell_later(self, publisher: Publisher) -> None:
+        """A client does not wait for what was taken of it: `tell` is called by the next `tick`."""
+        self._untold[publisher] = None
+
+    def tell(self) -> None:
+        """Tell clients what was taken and could wait. A frame for each message costs more than the message."""
+        untold, self._untold = self._untold, {}
+        for publisher in untold:
+            publisher.tell()
+
     def forget(self, publisher: Publisher) -> None:
         """The client has left."""
         self._delayed.pop(publisher, None)
+        self._untold.pop(publisher, None)
         self.router.forget_source(publisher)
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -283,6 +295,7 @@ class Exchange:
         for publisher in [each for each, until in self._delayed.items() if until <= now]:
             del self._delayed[publisher]
             publisher.delay_over()
+        self.tell()
         if now < self.router.next_tick():
             return
         outputs: list[Output] = []

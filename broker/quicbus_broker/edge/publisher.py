@@ -139,17 +139,25 @@ class Publisher:
         self._connection.transmit_soon()
 
     def before_transmit(self) -> None:
-        """Tell the client, once a turn, what was taken, and raise its credit unless it is held back."""
+        """Raise the credit unless the client is held back; tell what was taken if it waits for that, else later."""
         self._is_dirty = False
         is_too_fast = self._rates is not None and self._is_too_fast(self._rates)
         if not is_too_fast and not self._exchange.router.is_held(self):
             self.credit = max(self.credit, self._received - self._held - self.waiting + self.window)
-        state = (self.accepted, self.refused, self.credit)
-        if state != self._told and (not self.holds_partial or self.credit - self._told[2] >= self.window // 4):
-            self._told = state
-            self._control.write(Taken(accepted=self.accepted, refused=self.refused, credit=self.credit))
+        accepted, refused, credit = self._told
+        if self._flushes or self.refused != refused or self.credit - credit >= self.window // 4:
+            self.tell()
+        elif self.accepted != accepted or self.credit != credit:
+            self._exchange.tell_later(self)
         if self._flushes:
             self._answer_flushes()
+
+    def tell(self) -> None:
+        """Tell the client what was taken, unless it knows."""
+        state = (self.accepted, self.refused, self.credit)
+        if state != self._told:
+            self._told = state
+            self._control.write(Taken(accepted=self.accepted, refused=self.refused, credit=self.credit))
 
     def _on_publish(self, payload: bytes) -> None:
         body = parse_body(payload)
