@@ -86,6 +86,8 @@ UNDELIVERED_SLACK = 1024 * 1024
 MAX_CONNECTIONS = 10_000
 MAX_CONNECTIONS_PER_ADDRESS = 1_000
 """Of an IPv4 address or an IPv6 network of 64 bits: an office behind a NAT fits, ten attackers do not fill a broker."""
+MAX_WORKERS = 64
+"""Broker processes on one port; each tells all others its connection ids, and holds a link to most."""
 MAX_HALF_OPEN = 1_000
 HALF_OPEN_OF_ADDRESS_SHARE = 4
 HALF_OPEN_OF_ADDRESS_MIN = 16

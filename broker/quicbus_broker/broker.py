@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from quicbus import limits
 from quicbus.exceptions import CredentialRefused, DataFolderError, InvalidSetting, QuicbusError
 from quicbus.logs import logger_for
-from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
+from quicbus.transport.endpoint import Listener
 from quicbus.transport.engine import EngineConfiguration
 from quicbus.transport.engines import engine_named
 from quicbus.wire.close_codes import CloseCode
@@ -31,6 +29,7 @@ from quicbus_broker.enrolment import ByProtocol, Enrolment, JoinStatistics, ente
 from quicbus_broker.freed_memory import FreedMemory, give_back
 from quicbus_broker.in_process import InProcessListener
 from quicbus_broker.lan import check_extra
+from quicbus_broker.listening import Listening
 from quicbus_broker.live_trust import LiveTrust
 from quicbus_broker.node import NodeIdentity
 from quicbus_broker.permissions.source import PermissionsSource
@@ -46,9 +45,11 @@ if TYPE_CHECKING:
     from quicbus.client import Client
     from quicbus.feeds import Feed
     from quicbus.transport.connection import Address, Connection, ConnectionHandler
+    from quicbus.transport.sibling_sockets import HandoverStatistics
     from quicbus.transport.statistics import EndpointStatistics
     from quicbus_broker.events import BrokerEvent
     from quicbus_broker.mesh.views import MeshStatistics
+    from quicbus_broker.workers.seat import Seat
 
 __all__ = ["Broker", "BrokerStatistics"]
 
@@ -73,6 +74,8 @@ class BrokerStatistics:
     """Of the trust list that counts here, 0 where there is none: the same at all brokers that reach each other."""
     revoked: int = 0
     """Keys that are revoked in it."""
+    handover: HandoverStatistics | None = None
+    """Of one of several workers: what it exchanged with the others."""
 
 
 class Broker:
@@ -86,11 +89,13 @@ class Broker:
     `CredentialRefused`.
     """
 
-    def __init__(self, settings: BrokerSettings | None = None) -> None:
+    def __init__(self, settings: BrokerSettings | None = None, seat: Seat | None = None) -> None:
+        """`seat`: the broker is one of several workers, see `workers/`."""
         self.settings = settings or BrokerSettings()
+        self._seat = seat
         self._identity: NodeIdentity | None = None
         self._edge: Edge | None = None
-        self._endpoint: Endpoint | None = None
+        self._listening: Listening | None = None
         self._listener: Listener | None = None
         self._mesh: BrokerMesh | None = None
         self._bus: Client | None = None
@@ -128,7 +133,7 @@ class Broker:
     @property
     def engine(self) -> str:
         """The QUIC implementation in use."""
-        return self._opened_endpoint.engine.name
+        return self._opened_listening.public.engine.name
 
     @property
     def data_dir(self) -> Path:
@@ -142,7 +147,7 @@ class Broker:
     @property
     def address(self) -> Address:
         """IP address and UDP port that it listens on."""
-        return self._opened_endpoint.address
+        return self._opened_listening.public.address
 
     @property
     def advertised(self) -> tuple[str, ...]:
@@ -175,11 +180,12 @@ class Broker:
             books=edge.exchange.router.books(),
             edge=edge.statistics(),
             mesh=self._opened_mesh.statistics(),
-            transport=self._opened_endpoint.statistics(),
+            transport=self._opened_listening.statistics(),
             joining=self._opened_enrolment.desk.statistics(),
             cert_expires_in_seconds=self._opened_enrolment.expires_in_s,
             trust_version=trust.version,
             revoked=len(trust.revoked),
+            handover=self._opened_listening.handover(),
         )
 
     def events(self) -> Feed[BrokerEvent]:
@@ -261,6 +267,9 @@ class Broker:
         await self._closed.wait()
 
     async def _open(self) -> None:
+        if self.settings.workers > 1:
+            why = "an embedded broker is one process; leave it out, or start `quicbus broker --workers N`"
+            raise InvalidSetting("workers", why)
         engine = engine_named(self.settings.engine)
         self.settings, self.entered = await enter_mesh(self.settings, engine)
         settings = self.settings
@@ -273,12 +282,13 @@ class Broker:
         loop = asyncio.get_running_loop()
         exchange = Exchange(router, origin=identity.credential.node_id, boot=identity.boot, clock=loop.time)
         edge = self._edge = Edge(exchange, settings.edge_limits, turns=Turns(loop.call_soon))
-        permissions = PermissionsSource(settings, edge.permit)
+        permissions = PermissionsSource(settings, edge.permit, None if self._seat is None else self._seat.home)
         self._reloading = Reloading((permissions.read,), self._log, edge.permit_more)
         self._reloading.load()
         admission = edge.admission(identity.verifier())
         # Round trips are fractions of a millisecond; the clock of uvloop has milliseconds only.
         mesh = self._mesh = BrokerMesh(settings, identity, edge, time.monotonic, self._supersede, self._revoke)
+        mesh.siblings = () if self._seat is None else self._seat.siblings
         admission.nodes, admission.node_verifier = mesh.driver, identity.node_verifier()
         trust = self._trust = LiveTrust(identity, edge, mesh, self._renew_listener)
         mesh.on_trust_learned = trust.learned
@@ -297,19 +307,11 @@ class Broker:
             JOIN_ALPN: enrolment.desk.make_session,
         }
         self._listener = Listener(self._configuration(identity), lambda connection: ByProtocol(connection, makers))
-        try:
-            self._endpoint = await Endpoint.open(
-                bind=await _resolve(*parse_listen(settings.listen)),
-                engine=engine,
-                settings=self._endpoint_settings(),
-                listener=self._listener,
-            )
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), settings.listen) from error
-        self._resources.push_async_callback(self._endpoint.close, "the broker has stopped")
+        self._listening = await Listening.open(settings, engine, self._listener, self._seat)
+        self._resources.push_async_callback(self._listening.close, "the broker has stopped")
         self._resources.push_async_callback(enrolment.close)
         self._resources.callback(mesh.close)
-        mesh.start(self._endpoint)
+        mesh.start(self._listening.own)
         await self._open_bus(edge, identity)
         self._log.info("= listening on %s with %s", self.url, engine.name)
         for doubt in settings.doubts:
@@ -323,10 +325,10 @@ class Broker:
         self._resources.push_async_callback(self._bus.close, 0.0)
 
     async def _stop(self) -> None:
-        edge, endpoint = self._opened_edge, self._opened_endpoint
+        edge, listening = self._opened_edge, self._opened_listening
         self._log.info("= stopping")
         try:
-            endpoint.stop_accepting()
+            listening.stop_accepting()
             await self.bus.close(self.settings.drain_timeout_s)
             edge.go_away("the broker is stopping", self.settings.drain_timeout_s)
             with contextlib.suppress(TimeoutError):
@@ -336,7 +338,7 @@ class Broker:
             edge.close()
             await self._opened_trust.keep()
         finally:
-            await endpoint.close("the broker has stopped")
+            await listening.close("the broker has stopped")
             self._closed.set()
             self._log.info("= stopped")
 
@@ -397,30 +399,6 @@ class Broker:
             private_key=identity.credential.private_key_pem,
         )
 
-    def _endpoint_settings(self) -> EndpointSettings:
-        settings = self.settings
-        return EndpointSettings(
-            retry=settings.retry,
-            retry_auto_half_open=settings.retry_auto_half_open,
-            retry_auto_rate=settings.retry_auto_rate,
-            # The edge refuses proven clients and nodes beyond their limits by name; strangers have room of their own.
-            max_connections=settings.max_connections
-            + settings.max_half_open
-            + limits.MAX_NODE_CONNECTIONS
-            + limits.MAX_JOINERS,
-            max_connections_per_address=settings.max_connections_per_address,
-            max_half_open=settings.max_half_open,
-            max_handshakes_per_address=settings.max_handshakes_per_address,
-            handshake_share=settings.handshake_share,
-            max_unproven_size=settings.max_unproven_size,
-            max_unproven_total_size=settings.max_unproven_total_size,
-            handshake_timeout_s=settings.handshake_timeout_s,
-            idle_timeout_s=settings.idle_timeout_s,
-            keep_alive_s=settings.keep_alive_s,
-            max_datagram_size=settings.max_datagram_size,
-            qlog_dir=settings.qlog_dir,
-        )
-
     @property
     def _opened_identity(self) -> NodeIdentity:
         if self._identity is None:
@@ -434,10 +412,10 @@ class Broker:
         return self._enrolment
 
     @property
-    def _opened_endpoint(self) -> Endpoint:
-        if self._endpoint is None:
+    def _opened_listening(self) -> Listening:
+        if self._listening is None:
             raise InvalidSetting("broker", "not open; use it in `async with`")
-        return self._endpoint
+        return self._listening
 
     @property
     def _opened_trust(self) -> LiveTrust:
@@ -456,12 +434,3 @@ class Broker:
         if self._edge is None:
             raise InvalidSetting("broker", "not open; use it in `async with`")
         return self._edge
-
-
-async def _resolve(host: str, port: int) -> Address:
-    """Return the first address of a host; raises `OSError` where it has none."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except UnicodeError as error:
-        raise OSError(socket.EAI_NONAME, f"no host name ({error})") from None
-    return str(found[0][4][0]), port

@@ -86,13 +86,15 @@ class BrokerMesh:
         edge.exchange.join(port)
         self.sight = MeshSight(self.mesh, members_changed=edge.members_changed, want_turn=self._want_look)
         edge.mesh = self.sight
+        self.siblings: tuple[tuple[bytes, str], ...] = ()
+        """Node ids and addresses of the other workers of a broker that is several processes."""
         self._joining: Joining | None = None
         self._wants_look = False
         self._log = logger_for("quicbus_broker.mesh", node=credential.node_id.hex())
 
     def start(self, endpoint: Endpoint) -> None:
         """Look for the mesh. Raises `InvalidSetting` where the settings ask for an extra that is missing."""
-        self._joining = Joining(self._settings, self._identity, self.driver, endpoint, self._clock)
+        self._joining = Joining(self._settings, self._identity, self.driver, endpoint, self._clock, self.siblings)
         self._joining.start()
         self.sight.look()
 

@@ -42,12 +42,15 @@ class Joining:
         driver: MeshDriver,
         endpoint: Endpoint,
         clock: Callable[[], float],
+        siblings: tuple[tuple[NodeId, str], ...] = (),
     ) -> None:
+        """`siblings`: other workers behind the same port, and where they are; they are dialed at once."""
         self._settings = settings
         self._identity = identity
         self._driver = driver
         self._endpoint = endpoint
         self._clock = clock
+        self._siblings = siblings
         me, credential = identity.credential.node_id, identity.credential
         self._memory = RememberedMembers(members_path(identity), me=me, mesh=credential.mesh)
         self._reachability = Reachability(
@@ -83,7 +86,12 @@ class Joining:
         self._driver.on_reached = self._reachability.reached
         self._driver.on_dial_failed = self._dial_failed
         remembered = self._memory.load()
-        self._driver.start(self._endpoint, addresses=self.addresses, seeds=self._settings.seed, remembered=remembered)
+        self._driver.start(
+            self._endpoint,
+            addresses=self.addresses,
+            seeds=self._settings.seed,
+            remembered=(*self._siblings, *remembered),
+        )
         if not (self._settings.seed or self._settings.discover or remembered):
             self._tell_that_it_waits()
 
@@ -121,7 +129,12 @@ class Joining:
         """Warn where no seed has answered, with the reason of each: a node alone works, and nobody would notice."""
         await asyncio.sleep(PATIENCE_S)
         others = [seed for seed in self._settings.seed if not self._is_self(seed)]
-        if not others or self._settings.mode == "server" or any(self._driver.links):
+        siblings = {node for node, _ in self._siblings}
+        if (
+            not others
+            or self._settings.mode == "server"
+            or any(link.node not in siblings for link in self._driver.links)
+        ):
             return
         told = "; ".join(map(self._with_reason, others))
         self._log.warning("= no seed has answered yet, still trying: %s", told)

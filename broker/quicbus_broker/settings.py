@@ -40,6 +40,9 @@ class BrokerSettings:
     join: str = field(default="", repr=False)
     """Join token of `quicbus token create`, or a file that holds one (it is a secret): become a node of its mesh, where
     the data folder has no certificate of it yet. Its seeds count as `seed`."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_WORKERS)] = 1
+    """Processes that serve the port together (Linux only), each a node of its own: about one a processor core. Each has
+    the limits below to itself, and one of the next ports for the other nodes: with 4433 the first has 4434."""
     mode: Literal["hybrid", "server", "client"] = "hybrid"
     """Towards other nodes: `hybrid` dials and accepts, `server` only accepts, `client` only dials (behind a NAT)."""
     advertise: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgpack
+import msgspec
 
 from quicbus.transport._packets import CONNECTION_ID_SIZE
 from quicbus.transport.network import Path, plain_address
@@ -106,7 +106,7 @@ class Handover:
         if encoded is None:
             if len(self._heads) >= MAX_KNOWN_PATHS:
                 self._heads.clear()
-            encoded = self._heads[path] = msgpack.packb((path.peer, path.local))
+            encoded = self._heads[path] = msgspec.msgpack.encode((path.peer, path.local))
         return _DATAGRAMS.pack(Kind.DATAGRAMS, self.me, segment_size, len(encoded)) + encoded
 
     def _ids(self, identifiers: Iterable[bytes]) -> list[bytes]:
@@ -147,6 +147,7 @@ class Handover:
         if path is None:
             if len(self._paths) >= MAX_KNOWN_PATHS:
                 self._paths.clear()
-            peer, local = msgpack.unpackb(encoded, use_list=False)
+            peer, local = msgspec.msgpack.decode(encoded)
+            peer, local = tuple(peer), None if local is None else tuple(local)
             path = self._paths[encoded] = Path(plain_address(peer), peer, local)
         return Handed(message[start:], segment_size, path)

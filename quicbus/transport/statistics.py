@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LIMITS", "Counters", "EndpointStatistics"]
+__all__ = ["LIMITS", "Counters", "EndpointStatistics", "total_of"]
 
 LIMITS = (
     "handshake_share",
@@ -52,6 +52,19 @@ class EndpointStatistics:
     address_changes: int
     key_updates: int
     handler_errors: int
+
+
+def total_of(one: EndpointStatistics, other: EndpointStatistics) -> EndpointStatistics:
+    """Return the counters of two endpoints added up."""
+    return EndpointStatistics(
+        **{each.name: _sum(getattr(one, each.name), getattr(other, each.name)) for each in fields(EndpointStatistics)}
+    )
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, int):
+        return one + other
+    return MappingProxyType({key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}})
 
 
 @dataclass(slots=True)

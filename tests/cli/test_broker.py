@@ -32,8 +32,8 @@ def test_broker_stops_gracefully_when_it_is_told_to(broker: BrokerProcess, end: 
     assert ended.code == 0
     stopped = json.loads(ended.stdout.splitlines()[-1])
     assert stopped["event"] == "stopped"
-    parts = {"books", "edge", "mesh", "transport", "joining", "cert_expires_in_seconds", "trust_version", "revoked"}
-    assert set(stopped["statistics"]) == parts
+    parts = {"books", "edge", "mesh", "transport", "joining", "handover"}
+    assert set(stopped["statistics"]) == {*parts, "cert_expires_in_seconds", "trust_version", "revoked"}
     assert 29 * 86_400 < stopped["statistics"]["cert_expires_in_seconds"] <= 30 * 86_400
     assert stopped["statistics"]["joining"] == {"open": 0, "joined": 0, "renewed": 0, "refused": {}}
     assert stopped["statistics"]["books"]["deliveries"] == 0

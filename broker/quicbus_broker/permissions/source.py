@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["PermissionsSource", "permissions_path"]
 
 
-def permissions_path(settings: BrokerSettings) -> Path:
-    """Return the file: the one that is named, or that the settings were read from, else the data folder's."""
-    return settings.permissions_file or settings.folder / CONFIG_NAME
+def permissions_path(settings: BrokerSettings, folder: Path | None = None) -> Path:
+    """Return the file: the one that is named, or that the settings were read from, else `folder`'s or the data
+    folder's."""
+    return settings.permissions_file or (folder or settings.folder) / CONFIG_NAME
 
 
 class PermissionsSource:
     """What can be read again while the broker runs. `use` is called with each new table."""
 
-    def __init__(self, settings: BrokerSettings, use: Callable[[Table], None]) -> None:
-        self._path = permissions_path(settings)
+    def __init__(self, settings: BrokerSettings, use: Callable[[Table], None], folder: Path | None = None) -> None:
+        self._path = permissions_path(settings, folder)
         self._must_be_there = settings.permissions_file is not None
         self._use = use
 

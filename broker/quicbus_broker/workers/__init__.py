@@ -1,0 +1,1 @@
+"""Several broker processes on one UDP port: see docs/design/workers.md."""
