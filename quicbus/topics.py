@@ -11,10 +11,11 @@ import re
 
 from quicbus import limits
 from quicbus.exceptions import InvalidTopic
-from quicbus.trie import TopicTrie
+from quicbus.trie import Matching, TopicTrie
 
 __all__ = [
     "REPLY_PREFIX",
+    "Matching",
     "SplitFilter",
     "TopicTrie",
     "check_filter",
