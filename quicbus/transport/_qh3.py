@@ -21,11 +21,20 @@ from quicbus.identity.binding import ChannelBindingSink
 from quicbus.transport import _library
 from quicbus.transport._qlog import QlogFile
 from quicbus.transport.engine import Terminated
+from quicbus.wire.varint import decode_varint, encode_varint
 
 if TYPE_CHECKING:
     from quicbus.transport.engine import EngineConfiguration, EngineEvent
 
 __all__ = ["Qh3Engine"]
+
+
+LARGEST_DATAGRAM_SIZE = 65_527
+"""What UDP can carry (RFC 9000 section 18.2)."""
+QH3_DATAGRAM_SIZE = 1472
+"""What qh3 announces for every dialer."""
+_MAX_UDP_PAYLOAD_SIZE = 0x03
+"""The id of that transport parameter."""
 
 
 class Qh3Engine:
@@ -39,7 +48,7 @@ class Qh3Engine:
 
     def dial(self, configuration: EngineConfiguration) -> Qh3Connection:
         own, sink, qlog = _own_configuration(configuration)
-        return Qh3Connection(QuicConnection(configuration=own), configuration, sink, qlog)
+        return Qh3Connection(_Dialer(configuration=own), configuration, sink, qlog)
 
     def accept(
         self,
@@ -55,6 +64,32 @@ class Qh3Engine:
         )
         first = retry_source_connection_id or original_destination_connection_id
         return Qh3Connection(quic, configuration, sink, qlog, (first,))
+
+
+class _Dialer(QuicConnection):
+    """qh3 announces that a dialer takes datagrams of 1,472 bytes, whatever it is set to; listeners keep to that."""
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> Any:
+        bridge = super()._create_tls(remote_source_cid)
+        if self.configuration.max_datagram_size > QH3_DATAGRAM_SIZE:
+            extensions = bridge.tls.handshake_extensions
+            bridge.tls.handshake_extensions = [(kind, _takes_all_sizes(data)) for kind, data in extensions]
+        return bridge
+
+
+def _takes_all_sizes(parameters: bytes) -> bytes:
+    """Return encoded transport parameters (RFC 9000 section 18) with another `max_udp_payload_size`."""
+    parts: list[bytes] = []
+    offset = 0
+    while (number := decode_varint(parameters, offset)) is not None:
+        size = decode_varint(parameters, number[1])
+        assert size is not None
+        end = size[1] + size[0]
+        if number[0] != _MAX_UDP_PAYLOAD_SIZE:
+            parts.append(parameters[offset:end])
+        offset = end
+    largest = encode_varint(LARGEST_DATAGRAM_SIZE)
+    return b"".join((*parts, encode_varint(_MAX_UDP_PAYLOAD_SIZE), encode_varint(len(largest)), largest))
 
 
 class Qh3Connection(_library.LibraryConnection):

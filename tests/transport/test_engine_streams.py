@@ -58,6 +58,25 @@ def test_a_large_transfer_arrives_whole(dialer: str, listener: str, sender: str)
 
 
 @every_pairing
+@pytest.mark.parametrize("sender", ["dialer", "listener"])
+def test_datagrams_are_as_large_as_both_are_set_to(dialer: str, listener: str, sender: str) -> None:
+    pump = Pump(dialer, listener, max_datagram_size=8192).connected()
+    here, there = ends(pump, sender)
+    sizes: list[int] = []
+
+    def note(side: Side, datagram: bytes) -> bool:
+        if side is here:
+            sizes.append(len(datagram))
+        return False
+
+    pump.drop = note
+    stream = here.connection.open_stream()
+    here.connection.send(stream, bytes(100_000), end=True)
+    pump.run(lambda: there.ended(stream))
+    assert 8000 < max(sizes) <= 8192
+
+
+@every_pairing
 def test_loss_reordering_and_duplicates_change_nothing(dialer: str, listener: str) -> None:
     pump = Pump(dialer, listener, faults=LOSSY, seed=11).connected()
     content = {}
