@@ -23,7 +23,7 @@ from quicbus.transport.endpoint_connection import EndpointConnection
 from quicbus.transport.path import PathMap
 from quicbus.transport.settings import EndpointSettings
 from quicbus.transport.statistics import Counters, EndpointStatistics
-from quicbus.transport.timers import TimerQueue
+from quicbus.transport.timers import TimerQueue, to_tick
 from quicbus.transport.udp_socket import UdpNetwork
 from quicbus.wire.close_codes import CloseCode
 
@@ -400,8 +400,8 @@ class Endpoint:
             self._timer.cancel()
             self._timer = None
         if when is not None and not self._is_closed:
-            self._timer_at = when
-            self._timer = self._loop.call_at(when, self._on_timer)
+            self._timer_at = to_tick(when)
+            self._timer = self._loop.call_at(self._timer_at, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

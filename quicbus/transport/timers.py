@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import heapq
+import math
 import sys
 from typing import Generic, TypeVar
 
-__all__ = ["TimerQueue"]
+__all__ = ["TimerQueue", "to_tick"]
 
 T = TypeVar("T")
 
 COMPACT_ABOVE = 64
 """Entries out of date beyond as many as are in use, plus this: the heap is made anew."""
+
+TICKS_PER_S = 1000
+
+
+def to_tick(when: float) -> float:
+    """Return the next whole millisecond from `when` on: what to set the event loop's timer to.
+
+    uvloop's clock knows no less, and its timers are rounded to it: one that comes half of it too early would be set
+    again, and come again, a thousand times until its time has come. epoll waits for whole milliseconds anyway.
+    """
+    return math.ceil(when * TICKS_PER_S) / TICKS_PER_S
 
 
 class TimerQueue(Generic[T]):

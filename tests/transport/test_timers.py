@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
-from quicbus.transport.timers import TimerQueue
+import pytest
+
+from quicbus.transport.timers import TimerQueue, to_tick
 
 
 def test_owners_wake_in_the_order_of_their_deadlines() -> None:
@@ -62,3 +65,33 @@ def test_no_more_are_woken_than_asked_for_and_the_others_stay_due() -> None:
     assert timers.pop_due(10.0, 2) == ["a", "b"]
     assert timers.earliest() == 2.0
     assert timers.pop_due(10.0) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("when", "tick"),
+    [(35165.4594, 35165.46), (35165.4596, 35165.46), (35165.46, 35165.46), (0.0, 0.0), (0.00001, 0.001)],
+)
+def test_the_loop_is_woken_at_the_next_whole_millisecond_and_never_before(when: float, tick: float) -> None:
+    assert to_tick(when) == tick
+
+
+def test_a_clock_of_whole_milliseconds_reaches_each_tick() -> None:
+    rng = random.Random(8)
+    for milliseconds in (rng.randrange(10**10) for _ in range(10_000)):
+        now = milliseconds / 1000
+        assert to_tick(now - rng.uniform(0, 0.0009)) <= now
+
+
+def test_uvloop_calls_at_a_tick_once_and_not_before_the_deadline() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def lateness_s(fraction_s: float) -> float:
+        loop = asyncio.get_running_loop()
+        called: asyncio.Future[float] = loop.create_future()
+        when = loop.time() + 0.002 + fraction_s
+        loop.call_at(to_tick(when), lambda: called.set_result(loop.time() - when))
+        return await called
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for tenths in range(10):
+            assert runner.run(lateness_s(tenths / 10_000)) >= 0
