@@ -14,6 +14,7 @@ from quicbus_broker.mesh.outputs import ProbeFailed, State
 from quicbus_broker.mesh.overlay.avoided import Avoided
 from quicbus_broker.mesh.overlay.contacts import Contacts
 from quicbus_broker.mesh.overlay.dials import Dials, Purpose
+from quicbus_broker.mesh.overlay.farewells import Farewells
 from quicbus_broker.mesh.overlay.links import Links
 from quicbus_broker.mesh.overlay.losses import Losses
 from quicbus_broker.mesh.overlay.redial import redial_pause_s
@@ -72,6 +73,7 @@ class Overlay:
         self._targets = Targets(me, mode, table, config)
         self._retries = Retries(table, self._targets, config, rng)
         self._remembered: dict[NodeId, tuple[str, ...]] = {}
+        self._farewells = Farewells(config)
         self._avoided = Avoided(rng)
         self._losses = Losses(table, self._targets, config, rng)
         self._leaving: dict[NodeId, float] = {}
@@ -244,13 +246,17 @@ class Overlay:
                         self._losses.refuted(node)
                 self._fill_soon(now)
 
-    def expelled(self, node: NodeId, now: float, outputs: list[Output]) -> None:
-        """The node was revoked: it is no member, and is not looked for."""
+    def expelled(self, node: NodeId, now: float, outputs: list[Output], *, tell_at: tuple[str, ...] = ()) -> None:
+        """The node was revoked: it is no member, and is not looked for, but to be told where it may be dialed."""
         self._targets.changed()
         self._gone(node, now, outputs)
         self._retries.forget(node)
         self._remembered.pop(node, None)
         self._leaving.pop(node, None)
+        self._farewells.forget(node)
+        if tell_at and self._mode != "server" and not self._is_stopped:
+            self._farewells.add(node, tell_at, now)
+            self._retries.failed(node, now)
 
     def renewed(self, now: float) -> None:
         """The own certificate is another one: whoever refused the old one may take this."""
@@ -459,8 +465,8 @@ class Overlay:
         addresses: tuple[str, ...] = ()
         if entry is not None and self._targets.can_dial(entry):
             addresses = entry.record.addresses
-        elif entry is None and node in self._remembered:
-            addresses = self._remembered[node]
+        elif entry is None:
+            addresses = self._remembered.get(node) or self._farewells.addresses(node, now)
         if addresses:
             self._dials.begin(node, addresses, purpose, now, outputs)
         return bool(addresses)
@@ -474,17 +480,17 @@ class Overlay:
         node = self._retries.pop_due(now)
         if node is None or node in self._dials:
             return
-        if self._is_worth(node) and self._dial(node, Purpose.BRIDGE, now, outputs):
+        if self._is_worth(node, now) and self._dial(node, Purpose.BRIDGE, now, outputs):
             self._retries.pace(now, is_isolated=self._is_cut_off())
         else:
             self._retries.forget(node)
 
-    def _is_worth(self, node: NodeId) -> bool:
+    def _is_worth(self, node: NodeId, now: float) -> bool:
         if self._connections.is_connected(node):
             return False
         entry = self._table.get(node)
         if entry is None:
-            return node in self._remembered
+            return node in self._remembered or bool(self._farewells.addresses(node, now))
         if entry.state is State.LEFT:
             return False
         return entry.state is State.FAILED or self._lacking() > 0 or self._is_cut_off()

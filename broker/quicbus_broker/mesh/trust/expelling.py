@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quicbus.wire.close_codes import CloseCode
-from quicbus_broker.mesh.outputs import MemberForgotten, MemberRevoked, SelfRevoked, UseConnection
+from quicbus_broker.mesh.outputs import MemberForgotten, MemberRevoked, SelfRevoked, State, UseConnection
 
 if TYPE_CHECKING:
     from quicbus_broker.mesh.members.discovery import Discovery
     from quicbus_broker.mesh.members.membership import Membership
-    from quicbus_broker.mesh.members.table import MemberTable
+    from quicbus_broker.mesh.members.table import Entry, MemberTable
     from quicbus_broker.mesh.messages.pauses import Pauses
     from quicbus_broker.mesh.messages.traffic import Traffic
     from quicbus_broker.mesh.outputs import ConnectionOpened, NodeId, Output
@@ -90,6 +90,8 @@ class Expelling:
         return list(known)
 
     def _expel(self, node: NodeId, now: float, outputs: list[Output]) -> None:
+        entry = self._table.get(node)
+        tell_at = () if entry is None else self._tell_at(entry)
         if self._connections.is_connected(node):
             self._spreading.tell(node, now, outputs)
             self._connections.expel(node, CloseCode.CREDENTIAL_REVOKED, REVOKED, now, outputs)
@@ -97,9 +99,18 @@ class Expelling:
         self._pauses.gone(node, outputs)
         self._discovery.disconnected(node)
         self._traffic.unreachable(node)
-        entry = self._table.get(node)
         self._membership.expel(node)
-        self._overlay.expelled(node, now, outputs)
+        self._overlay.expelled(node, now, outputs, tell_at=tell_at)
         if entry is not None:
             outputs.append(MemberRevoked(node, entry.record.name))
             outputs.append(MemberForgotten(node))
+
+    def _tell_at(self, entry: Entry) -> tuple[str, ...]:
+        """Return where to dial a node in order to tell it: one that dials nobody, and may be cut off or down now.
+
+        All dial one that has failed, as before. One that is alive is told by those that are connected with it.
+        """
+        record = entry.record
+        if record.mode != "server" or (entry.state is State.ALIVE and not self._connections.is_connected(record.node)):
+            return ()
+        return record.addresses

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import Trust
 from quicbus.wire.node_frames import Discover, Update
@@ -36,12 +38,18 @@ TOPIC = "a/b"
 class Small:
     """Four nodes that are linked to each other; the last of them is to be revoked."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, victims_mode: str = "hybrid") -> None:
         self.world = World(seed)
         for _ in range(4):
             self.world.add_place()
         seeds = [self.world.address_of(self.world.places[0])]
-        self.processes = [self.world.start(place, seeds if place.index else ()) for place in self.world.places]
+        # A node of mode server dials nobody: another one has its address from an earlier run.
+        victim = self.world.places[3]
+        self.world.places[0].remembered = ((victim.node, self.world.address_of(victim)),)
+        self.processes = [
+            self.world.start(place, seeds if place.index else (), mode=victims_mode if place.index == 3 else "hybrid")
+            for place in self.world.places
+        ]
         self.victim = self.processes[3]
         self.run()
 
@@ -104,6 +112,43 @@ def test_a_revoked_node_that_was_away_is_told_when_it_returns() -> None:
     assert small.processes[3] in small.world.processes
     small.run(60.0)
     assert small.processes[3] not in small.world.processes
+    assert small.world.places[3].is_told
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_server_that_dials_nobody_and_was_cut_off_is_dialed_to_be_told(seed: int) -> None:
+    small = Small(seed, victims_mode="server")
+    small.world.partition([3], [0, 1, 2], 100.0)
+    small.run(50.0)
+    small.revoke(at=1)
+    small.run(30.0)
+    assert small.victim in small.world.processes
+    small.run(70.0)
+    assert small.victim not in small.world.processes
+    assert small.world.places[3].is_told
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_server_that_is_cut_off_in_the_very_moment_of_its_revocation_is_told_later(seed: int) -> None:
+    small = Small(seed, victims_mode="server")
+    small.world.partition([3], [0, 1, 2], 5.0)
+    small.revoke()
+    small.run(4.0)
+    assert small.victim in small.world.processes
+    small.run(700.0)
+    assert small.victim not in small.world.processes
+    assert small.world.places[3].is_told
+
+
+def test_a_server_that_was_down_is_told_within_a_day_and_dialed_no_longer() -> None:
+    small = Small(victims_mode="server")
+    small.world.crash(small.victim)
+    small.run(60.0)
+    small.revoke()
+    small.run(3600.0)
+    back = small.world.start(small.world.places[3], (), mode="server")
+    small.run(60.0)
+    assert back not in small.world.processes
     assert small.world.places[3].is_told
 
 
