@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
-import json
-import shlex
-import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +14,7 @@ from quicbus.exceptions import QuicbusError
 from quicbus.logs import set_node
 from quicbus.process import run_until_signal, told_by_hangup
 from quicbus.setting_docs import SettingDescription, describe_settings
-from quicbus.settings import default_data_dir
+from quicbus_broker.banner import facts_of, print_json, print_ready, where
 from quicbus_broker.broker import Broker
 from quicbus_broker.events import LinkUp
 from quicbus_broker.settings import BrokerSettings
@@ -32,6 +27,7 @@ __all__ = ["broker"]
 _COMMON = frozenset({"qlog_dir"})
 _SWITCH = "true or false"
 _LIST = "a list of texts"
+_STOPPING = "stopping: delivering what is queued (Ctrl-C again ends at once)"
 
 
 class CannotListen(QuicbusError):
@@ -103,7 +99,10 @@ def broker(as_json: bool, **options: Any) -> None:
     (`QUICBUS_MAX_MESSAGE_SIZE`).
     """
     settings = settings_of(BrokerSettings, options, default_level="warning")
-    run_until_signal(lambda stop: _serve(settings, stop, as_json=as_json))
+    if settings.workers > 1:
+        _serve_workers(settings, as_json=as_json)
+    else:
+        run_until_signal(lambda stop: _serve(settings, stop, as_json=as_json))
 
 
 async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool) -> None:
@@ -111,7 +110,7 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
     try:
         async with node:
             set_node(node.node_id.hex())
-            _print_ready(node, as_json=as_json)
+            print_ready(facts_of(node), as_json=as_json)
             telling = asyncio.create_task(_tell_first_link(node), name="first-link") if not as_json else None
             hangup = asyncio.Event()
             reloading = asyncio.create_task(_reload_at(hangup, node, as_json=as_json), name="reload-at-hangup")
@@ -123,49 +122,15 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
                 if telling is not None:
                     telling.cancel()
             if not as_json:
-                click.echo("stopping: delivering what is queued (Ctrl-C again ends at once)")
+                click.echo(_STOPPING)
     except OSError as error:
         if error.filename == settings.listen:
             raise CannotListen(settings.listen, error) from None
         raise
-    _print_stopped(node, as_json=as_json)
-
-
-def _print_ready(node: Broker, *, as_json: bool) -> None:
     if as_json:
-        _print_json(
-            event="ready",
-            url=node.url,
-            node=node.node_id.hex(),
-            name=node.name,
-            mode=node.settings.mode,
-            advertised=node.advertised,
-            seeds=node.settings.seed,
-            entered=node.entered,
-        )
-        return
-    rows = {
-        "url": node.url,
-        "node": f"{node.name} ({node.node_id.hex()})",
-        "mesh": node.mesh,
-        "mode": node.settings.mode,
-        "advertised": ", ".join(node.advertised) or f"nothing: {_why_unadvertised(node)}",
-        "seeds": ", ".join(node.settings.seed) or "none",
-        "engine": node.engine,
-        "data folder": node.data_dir,
-        "credential": node.credential_path,
-        "try it": f"quicbus sub 'sensors/#'{_where(node)}",
-        "": f"quicbus pub sensors/kitchen 21.5{_where(node)}",
-    }
-    if node.entered:
-        click.echo(node.entered)
-    click.echo(click.style("quicbus broker is ready", bold=True) + "; Ctrl-C stops it")
-    for key, value in rows.items():
-        click.echo(f"  {key:<13}{value}")
-
-
-def _why_unadvertised(node: Broker) -> str:
-    return "this node only dials" if node.settings.mode == "client" else "no network interface has an address yet"
+        print_json(event="stopped", statistics=node.statistics())
+    else:
+        click.echo("stopped")
 
 
 async def _tell_first_link(node: Broker) -> None:
@@ -175,7 +140,7 @@ async def _tell_first_link(node: Broker) -> None:
             name = next((peer.name for peer in await node.bus.peers() if peer.linked), None)
             name = name or await anext((event.name async for event in events if isinstance(event, LinkUp)), None)
             if name is not None:
-                click.echo(f"linked with {name}; the whole mesh: quicbus peers{_where(node)}")
+                click.echo(f"linked with {name}; the whole mesh: quicbus peers{where(facts_of(node))}")
 
 
 async def _reload_at(hangup: asyncio.Event, node: Broker, *, as_json: bool) -> None:
@@ -188,27 +153,19 @@ async def _reload_at(hangup: asyncio.Event, node: Broker, *, as_json: bool) -> N
                 click.echo("\n".join(f"reloaded {line}" for line in lines))
 
 
-def _where(node: Broker) -> str:
-    """Return the options that a command on this machine needs to reach the broker; none where the defaults do."""
-    url = "" if node.url == "quic://localhost:4433" else f" --url {node.url}"
-    return url if node.data_dir == default_data_dir() else f"{url} --data-dir {shlex.quote(str(node.data_dir))}"
+def _serve_workers(settings: BrokerSettings, *, as_json: bool) -> None:
+    from quicbus_broker.workers.supervisor import run_workers  # not on every system
 
+    def ready(facts: dict[str, Any], workers: list[dict[str, Any]]) -> None:
+        print_ready(facts, as_json=as_json, workers=workers)
 
-def _print_stopped(node: Broker, *, as_json: bool) -> None:
+    try:
+        stopped = run_workers(settings, ready, lambda: None if as_json else click.echo(_STOPPING))
+    except OSError as error:
+        if isinstance(error.filename, str):
+            raise CannotListen(error.filename, error) from None
+        raise
     if as_json:
-        _print_json(event="stopped", statistics=node.statistics())
+        print_json(event="stopped", workers=stopped)
     else:
         click.echo("stopped")
-
-
-def _print_json(**fields: Any) -> None:
-    sys.stdout.write(json.dumps(fields, default=_plain) + "\n")
-    sys.stdout.flush()
-
-
-def _plain(value: object) -> dict[str, object]:
-    """Return records of statistics, and the read-only mappings in them, as what JSON knows."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    assert dataclasses.is_dataclass(value)
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

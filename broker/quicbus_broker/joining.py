@@ -92,7 +92,7 @@ class Joining:
             seeds=self._settings.seed,
             remembered=(*self._siblings, *remembered),
         )
-        if not (self._settings.seed or self._settings.discover or remembered):
+        if not (self._settings.seed or self._settings.discover or remembered or self._siblings):
             self._tell_that_it_waits()
 
     async def run(self) -> None:

@@ -135,6 +135,8 @@ class BrokerSettings:
         object.__setattr__(self, "advertise", tuple(dict.fromkeys(map(parse_advertised, self.advertise))))
         if self.mode == "client" and self.advertise:
             raise InvalidSetting("advertise", "mode client accepts no nodes; leave it out, or choose --mode hybrid")
+        if self.workers > 1:
+            self._check_workers()
         if self.max_filters_size < self.max_filter_size:
             raise InvalidSetting("max_filters_size", f"must be at least max_filter_size ({self.max_filter_size})")
         if self.max_unproven_total_size < self.max_unproven_size:
@@ -148,6 +150,18 @@ class BrokerSettings:
         if named and len(named) < 3:
             missing = next(name for name in ("certificate", "private_key", "authority") if name not in named)
             raise InvalidSetting(missing, "certificate, private_key and authority are given together")
+
+    def _check_workers(self) -> None:
+        if self.mode != "hybrid":
+            raise InvalidSetting("mode", f"several workers dial each other: --mode hybrid, or one worker ({self.mode})")
+        if self.certificate is not None:
+            why = "it is of one node, and each of several workers is one; leave it out, they have data folders"
+            raise InvalidSetting("certificate", why)
+        for name, addresses in (("listen", (self.listen,)), ("advertise", self.advertise)):
+            for address in addresses:
+                if int(address.rpartition(":")[2]) + self.workers > 65_535:
+                    why = f"{address}: {self.workers} workers take as many ports after it, and the last one is 65535"
+                    raise InvalidSetting(name, why)
 
     @property
     def folder(self) -> Path:

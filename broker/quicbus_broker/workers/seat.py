@@ -44,10 +44,17 @@ def folder_of(home: Path, number: int) -> Path:
     return home if number == 1 else home / WORKERS_FOLDER / str(number)
 
 
-def settings_of_worker(settings: BrokerSettings, number: int) -> BrokerSettings:
+def settings_of_worker(settings: BrokerSettings, number: int, seed: tuple[str, ...]) -> BrokerSettings:
     """Return the settings of one worker: a single broker, which advertises its own port where addresses are given."""
     advertise = tuple(_moved(address, number) for address in settings.advertise)
-    return replace(settings, data_dir=folder_of(settings.folder, number), advertise=advertise, workers=1)
+    return replace(
+        settings,
+        data_dir=folder_of(settings.folder, number),
+        advertise=advertise,
+        seed=seed,
+        join="",
+        workers=1,
+    )
 
 
 def _moved(address: str, by: int) -> str:
@@ -55,7 +62,7 @@ def _moved(address: str, by: int) -> str:
     return shown_address((host, port + by))
 
 
-def own_address(shared: Address, own: Address) -> str:
+def own_address(own: Address) -> str:
     """Return where a worker's own socket is reached on this host."""
     host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(own[0], own[0])  # noqa: S104 (compared, not bound)
     return shown_address((host, own[1]))
