@@ -27,6 +27,7 @@ from quicbus.wire.frames import (
 )
 from quicbus.wire.records import encode_publish
 from quicbus_broker.edge import EdgeLimits
+from quicbus_broker.routing.table import Planning
 from tests.broker.fakes import FakeBroker, FakeClient
 
 SOME = 3
@@ -43,6 +44,22 @@ def subscribe(id: int, filter: str = "t") -> Subscribe:
     return Subscribe(
         id=id, filter=filter, max_pending=1000, max_pending_size=1 << 20, window_messages=500, window_size=1 << 19
     )
+
+
+MAZE_DEPTH = 8
+MAZE = "/".join("a" * MAZE_DEPTH)
+
+
+def with_maze(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
+    """A broker with filters that share every way of the topic `MAZE`, which is matched a few steps a piece."""
+    broker = FakeBroker()
+    client = broker.client()
+    for number in range(2**MAZE_DEPTH):
+        levels = ["a+"[number >> level & 1] for level in range(MAZE_DEPTH)]
+        client.subscribe("/".join(levels), 1 + number)
+    monkeypatch.setattr(Planning.go_on, "__defaults__", (20,))
+    broker.work_s = limits.SLICE_S / (SOME - 0.5)
+    return broker
 
 
 def records(numbers: range, topic: bytes = b"t") -> bytes:
@@ -130,6 +147,54 @@ def test_order_holds_however_the_input_is_cut(seed: int) -> None:
     assert sorted(received, key=int) == [b"%d" % number for number in range(1, 200)]
     for messages in expected.values():
         assert [message for message in received if message in set(messages)] == messages
+
+
+def test_a_match_is_cut_and_what_comes_after_it_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = with_maze(monkeypatch)
+    writer, other = broker.client(), broker.client()
+    broker.work_s = 0.0
+    reader = broker.client()
+    reader.subscribe("+/#")
+    broker.work_s = limits.SLICE_S / (SOME - 0.5)
+    writer.write_lane(records(range(1, 4), MAZE.encode()) + records(range(4, 7), b"t") + records(range(7, 9), b"a/b"))
+    writer.write(Flush(id=1, batches=1), Ping(id=9))
+    assert not sent_now(writer), "the first batch has its number, and is not dealt with"
+    assert not broker.router.books().accepted
+    other.publish("t", b"between")
+    broker.end_turn()
+    assert broker.router.books().accepted == 1
+    frames = writer.frames()
+    (flushed,) = [frame for frame in frames if isinstance(frame, Flushed)]
+    assert flushed.accepted >= 1
+    assert Pong(id=9) in frames
+    received = reader.messages()
+    # Each topic on its lane.
+    assert [each for each in received if each in (b"1", b"2", b"3")] == [b"1", b"2", b"3"]
+    assert [each for each in received if each in (b"between", b"4", b"5", b"6")] == [b"between", b"4", b"5", b"6"]
+    assert [each for each in received if each in (b"7", b"8")] == [b"7", b"8"]
+    assert broker.router.books().balance == 0
+
+
+def test_a_client_is_not_drained_while_a_match_of_its_last_batch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = with_maze(monkeypatch)
+    writer = broker.client()
+    broker.edge.go_away("stopping", 5.0)
+    writer.write(Drained(batches=1))
+    writer.write_lane(records(range(1, 2), MAZE.encode()))
+    assert not any(isinstance(frame, Drained) for frame in sent_now(writer))
+    assert any(isinstance(frame, Drained) for frame in writer.frames())
+    assert broker.router.books().accepted == 1
+
+
+def test_a_match_that_was_cut_when_the_broker_closes_its_session_is_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = with_maze(monkeypatch)
+    writer = broker.client()
+    writer.write_lane(records(range(1, 2), MAZE.encode()))
+    writer.session.close(CloseCode.CREDENTIAL_REVOKED, "revoked")
+    broker.turn()
+    assert not broker.router.books().accepted
 
 
 def test_a_flush_is_answered_after_the_records_before_it() -> None:

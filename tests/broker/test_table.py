@@ -116,3 +116,72 @@ def test_a_change_is_seen_at_once(seed: int) -> None:
             live.append(new)
         for topic in rng.sample(topics, 4):
             assert found(table, topic) == {each for each in live if matches(each.filter, topic)}
+
+
+def maze(table: Table, depth: int, place: Place) -> list[Subscription]:
+    """Filters that share every way of a topic of a's."""
+    filters = ["/".join("a+"[number >> level & 1] for level in range(depth)) for number in range(2**depth)]
+    subscriptions = [subscription(filter, place=place, id=1 + at) for at, filter in enumerate(filters)]
+    for each in subscriptions:
+        table.add(each)
+    return subscriptions
+
+
+def test_a_plan_is_made_in_pieces_of_so_many_steps() -> None:
+    table, place = Table(), Place()
+    subscriptions = maze(table, 13, place)
+    planning = table.begin(b"a/" * 12 + b"a")
+    pieces, steps = 1, 0
+    while (plan := planning.go_on()) is None:
+        assert planning._matching.steps - steps <= table_module.PIECE_STEPS
+        steps = planning._matching.steps
+        pieces += 1
+    assert pieces >= 16_000 // table_module.PIECE_STEPS
+    assert plan.matching == len(subscriptions)
+    ((destination, members),) = plan.destinations
+    assert destination is place
+    assert set(members) == set(subscriptions)
+    assert table.known(b"a/" * 12 + b"a") is plan
+
+
+def test_a_usual_topic_takes_one_piece() -> None:
+    table = Table()
+    for number in range(10_000):
+        table.add(subscription(f"site/{number % 100}/+/{number}/#"))
+    assert table.begin(b"site/7/x/107/y").go_on() is not None
+
+
+def test_a_plan_leaves_out_who_left_while_it_was_made_and_is_not_kept() -> None:
+    table, place = Table(), Place()
+    subscriptions = maze(table, 8, place)
+    elsewhere, group = subscription("#"), subscription("a/#", group="workers")
+    table.add(elsewhere)
+    table.add(group)
+    topic = b"a/" * 7 + b"a"
+    planning = table.begin(topic)
+    assert planning.go_on(300) is None
+    for each in (*subscriptions[::2], elsewhere, group):
+        table.discard(each)
+        each.close()
+    while (plan := planning.go_on()) is None:
+        pass
+    ((destination, members),) = plan.destinations
+    assert destination is place
+    assert set(members) == set(subscriptions[1::2])
+    assert not plan.groups
+    assert plan.matching == len(members)
+    assert table.known(topic) is None
+    assert found(table, topic.decode()) == set(members)
+
+
+def test_who_came_while_a_plan_was_made_is_found_the_next_time() -> None:
+    table = Table()
+    maze(table, 8, Place())
+    topic = b"a/" * 7 + b"a"
+    planning = table.begin(topic)
+    assert planning.go_on(300) is None
+    late = subscription("/".join("a" * 8))
+    table.add(late)
+    while planning.go_on() is None:
+        pass
+    assert late in found(table, topic.decode())

@@ -75,7 +75,7 @@ class Draining:
         return now - self._moved_at >= QUIET_S
 
     def _is_taken(self) -> bool:
-        return self._client_drained_at is not None and self._publisher.numbers.all_up_to >= self._client_drained_at
+        return self._client_drained_at is not None and self._publisher.taken_up_to >= self._client_drained_at
 
     def _tell(self) -> None:
         self._publisher.tell()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from quicbus_broker.edge.turns import Turns, Waiter
 
-__all__ = ["Input", "Intake"]
+__all__ = ["Input", "Intake", "Work"]
+
+
+class Work(Protocol):
+    """What is left to do of an item that takes long."""
+
+    def __call__(self) -> Work | None:
+        """Do a piece; returns what is left then. Raises what handling an item raises."""
+        ...
 
 
 class Input(NamedTuple):
@@ -25,9 +33,11 @@ class _Cut(NamedTuple):
     """An input that was begun: the items that are left of it, and what handles them."""
 
     items: Iterator[Any]
-    handle: Callable[[Any], None]
+    handle: Callable[[Any], Work | None]
     size: int
     is_control: bool
+    work: Work | None
+    """Of the item before these."""
 
 
 class Intake:
@@ -55,20 +65,31 @@ class Intake:
         """The next work begins a new slice."""
         self._end = None
 
-    def deal(self, items: Iterable[Any], handle: Callable[[Any], None], size: int, is_control: bool) -> None:
-        """Handle the items of an input of so many bytes, at least one; what does not fit in this slice waits. Raises
-        what `handle` raises, and then the rest of these items is lost."""
+    def deal(
+        self,
+        items: Iterable[Any],
+        handle: Callable[[Any], Work | None],
+        size: int,
+        is_control: bool,
+        work: Work | None = None,
+    ) -> None:
+        """Handle the items of an input of so many bytes, after `work`; at least a piece of it. What does not fit in
+        this slice waits. Raises what `handle` raises, and then the rest of these items is lost."""
         end, clock = self._end, self._turns.clock
         if end is None:
             end = self._end = self._turns.slice_end()
         rest = iter(items)
+        if work is not None:
+            work = self._do(work, end)
+            if work is not None or clock() >= end:
+                self._keep(_Cut(rest, handle, size, is_control, work))
+                return
         for item in rest:
-            handle(item)
+            work = handle(item)
+            if work is not None:
+                work = self._do(work, end)
             if clock() >= end:
-                if not self._is_closed:
-                    self._cut = _Cut(rest, handle, size, is_control)
-                    self._count(size, is_control)
-                    self._wait()
+                self._keep(_Cut(rest, handle, size, is_control, work))
                 return
 
     def put(self, source: Input, *, is_control: bool) -> None:
@@ -104,6 +125,21 @@ class Intake:
         self._inputs.clear()
         self.waits = False
         self.control_size = self.lanes_size = 0
+
+    def _do(self, work: Work | None, end: float) -> Work | None:
+        """Do what fits in this slice, at least a piece; returns what is left."""
+        clock = self._turns.clock
+        while work is not None:
+            work = work()
+            if clock() >= end:
+                break
+        return work
+
+    def _keep(self, cut: _Cut) -> None:
+        if not self._is_closed:
+            self._cut = cut
+            self._count(cut.size, cut.is_control)
+            self._wait()
 
     def _count(self, size: int, is_control: bool) -> None:
         if is_control:

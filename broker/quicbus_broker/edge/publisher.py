@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quicbus import limits
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from quicbus_broker.edge.control import ControlStream
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
+    from quicbus_broker.edge.intake import Work
     from quicbus_broker.edge.permissions import Permissions
     from quicbus_broker.routing import Source
+    from quicbus_broker.routing.table import Plan, Planning
 
 __all__ = ["Publisher", "TooManyOversize"]
 
@@ -71,6 +74,14 @@ class Publisher:
         self._is_dirty = False
         self._rates = PublishRates.of(edge_limits, exchange.clock())
         self._is_delayed = False
+        self._in_work: int | None = None
+        """The number of a batch that has begun to be dealt with."""
+
+    @property
+    def taken_up_to(self) -> int:
+        """All batches up to this number were dealt with."""
+        number = self.numbers.all_up_to
+        return number if self._in_work is None else min(number, self._in_work - 1)
 
     @property
     def holds_partial(self) -> bool:
@@ -100,15 +111,16 @@ class Publisher:
         self._held += parser.held
         return records
 
-    def take(self, record: Record | Oversize) -> None:
-        """Deal with a record. Raises `ProtocolViolation` and `TooManyOversize`."""
+    def take(self, record: Record | Oversize) -> Work | None:
+        """Deal with a record, or return what is left to do. Raises `ProtocolViolation` and `TooManyOversize`."""
         if isinstance(record, Oversize):
             if record.kind == KIND_PUBLISH:
                 self._on_oversize(record)
         elif record.kind == KIND_PUBLISH:
-            self._on_publish(record.payload)
+            return self._on_publish(record.payload)
         elif record.kind == KIND_MESSAGE:
             raise ProtocolViolation("a Message record towards the broker")
+        return None
 
     def lane_ended(self, stream_id: int) -> None:
         """The client ended a lane; raises `ProtocolViolation` in the middle of a record."""
@@ -159,20 +171,39 @@ class Publisher:
             self._told = state
             self._control.write(Taken(accepted=self.accepted, refused=self.refused, credit=self.credit))
 
-    def _on_publish(self, payload: bytes) -> None:
+    def _on_publish(self, payload: bytes) -> Work | None:
         body = parse_body(payload)
         self.numbers.add(body.number)
         if body.largest > self._limits.max_message_size and self._refuse_oversize(body):
-            return
+            return None
         if self._rates is not None and self._refuse_too_fast(body, len(payload), self._rates):
-            return
+            return None
+        router = self._exchange.router
+        plan = router.known_plan(body.topic)
         try:
-            plan = self._exchange.router.plan(body.topic)
+            if plan is None:
+                planning = router.begin_plan(body.topic)
             if body.reply_to:
                 _check_reply_topic(body.reply_to)
         except InvalidTopic as error:
             self._refuse(body.number, body.count, "invalid_topic", str(error))
-            return
+            return None
+        if plan is None:
+            return self._plan(body, planning)
+        self._publish(body, plan)
+        return None
+
+    def _plan(self, body: Body, planning: Planning) -> Work | None:
+        """Find out who gets a batch; whatever comes after it waits for that."""
+        plan = planning.go_on()
+        if plan is None:
+            self._in_work = body.number
+            return partial(self._plan, body, planning)
+        self._in_work = None
+        self._publish(body, plan)
+        return None
+
+    def _publish(self, body: Body, plan: Plan) -> None:
         if not self._permissions.may_publish(body.topic):
             self._refuse_not_permitted(body, "not_permitted", body.topic)
             return
@@ -247,7 +278,7 @@ class Publisher:
     def _answer_flushes(self) -> None:
         waiting: list[Flush] = []
         for flush in self._flushes:
-            if flush.batches <= self.numbers.all_up_to:
+            if flush.batches <= self.taken_up_to:
                 self._control.write(Flushed(id=flush.id, accepted=self.accepted, refused=self.refused))
             else:
                 waiting.append(flush)

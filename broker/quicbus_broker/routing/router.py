@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from quicbus_broker.routing.backlog import Waiting
     from quicbus_broker.routing.groups import Group
     from quicbus_broker.routing.outputs import Source
-    from quicbus_broker.routing.table import Plan
+    from quicbus_broker.routing.table import Plan, Planning
 
 __all__ = ["Router"]
 
@@ -43,6 +43,8 @@ class Router:
         self.gives_back = False
         """Messages for a group whose last member leaves become `Orphaned`, rather than dropped."""
         self._table = Table()
+        self.known_plan = self._table.known
+        """Returns who gets a topic, or `None` where that has to be found out: `plan`, `begin_plan`."""
         self._holds = Holds()
         self._paused = PausedFilters()
         self._subscriptions: dict[Subscription, None] = {}
@@ -64,8 +66,12 @@ class Router:
         return self._subscriptions
 
     def plan(self, topic: bytes) -> Plan:
-        """Return who gets a topic now; raises `InvalidTopic`."""
+        """Return who gets a topic now, however long it takes to find out; raises `InvalidTopic`."""
         return self._table.plan(topic)
+
+    def begin_plan(self, topic: bytes) -> Planning:
+        """Begin to find out who gets a topic; raises `InvalidTopic`."""
+        return self._table.begin(topic)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Every batch that is routed from here on reaches it."""
