@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from quicbus.identity import mesh_of
@@ -21,7 +21,7 @@ from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
 from quicbus.transport.door import Door
 from quicbus.transport.endpoint_connection import EndpointConnection
 from quicbus.transport.path import PathMap
-from quicbus.transport.settings import EndpointSettings
+from quicbus.transport.settings import EndpointSettings, Listener
 from quicbus.transport.statistics import Counters, EndpointStatistics
 from quicbus.transport.timers import TimerQueue, to_tick
 from quicbus.transport.udp_socket import UdpNetwork
@@ -56,17 +56,6 @@ TIMER_GRANULARITY_S = 0.001
 """An engine whose timer stays due must not keep the loop from everything else."""
 
 
-@dataclass(slots=True)
-class Listener:
-    """What an endpoint needs to be dialed. `configuration` may be replaced at any time: it counts for new connections.
-
-    `make_handler` is called at the first accepted datagram, before the dialer has proved anything.
-    """
-
-    configuration: EngineConfiguration
-    make_handler: Callable[[Connection], ConnectionHandler]
-
-
 def default_network() -> Network:
     return UdpNetwork() if sys.platform == "linux" else AsyncioNetwork()
 
@@ -92,6 +81,8 @@ class Endpoint:
         self._flood_check: asyncio.Handle | None = None
         self._turns_behind = 0
         """Turns since strangers had theirs in which the socket held more than was read."""
+        self._read_before = 0
+        """Datagrams that had been read when the turn before ended."""
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable(elsewhere)
         self._timers: TimerQueue[EndpointConnection] = TimerQueue()
         self._stranger_timers: TimerQueue[EndpointConnection] = TimerQueue()
@@ -230,7 +221,11 @@ class Endpoint:
 
     def turn_ended(self, *, is_behind: bool = False) -> None:
         self._turns_behind = self._turns_behind + 1 if is_behind else 0
-        self._run_turn()
+        before, self._read_before = self._read_before, self.counters.datagrams_received
+        if self.listener is None and self._read_before == before + 1:
+            self._tell_application()
+        else:
+            self._run_turn()
 
     def unreachable(self, peer: Any, reason: str) -> None:
         for connection in tuple(self._dialing):
@@ -346,6 +341,15 @@ class Endpoint:
     def _schedule_turn(self) -> None:
         if self._turn is None and not self._is_closed:
             self._turn = self._loop.call_soon(self._run_turn)
+
+    def _tell_application(self) -> None:
+        """A single datagram came, whose acknowledgement can wait: what the application answers goes in one with it."""
+        now = self._loop.time()
+        touched, self._touched = self._touched, {}
+        for connection in touched:
+            connection.drain(now)
+            self._dirty[connection] = None
+        self._schedule_turn()
 
     def _collect(self, now: float) -> dict[EndpointConnection, None]:
         """Drain what was fed and let sessions write; return the connections that may have something to send."""

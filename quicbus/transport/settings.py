@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Literal
 from quicbus import limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["EndpointSettings"]
+    from quicbus.transport.connection import Connection, ConnectionHandler
+    from quicbus.transport.engine import EngineConfiguration
+
+__all__ = ["EndpointSettings", "Listener"]
 
 KEY_UPDATE_PACKETS = 2**22
 """RFC 9001 section 6.6 allows 2^23 packets with one AES-GCM key; neither engine updates keys by itself."""
@@ -54,3 +58,14 @@ class EndpointSettings:
     key_update_packets: int = KEY_UPDATE_PACKETS
     """Packets sent with one key before the next one is agreed on."""
     qlog_dir: Path | None = None
+
+
+@dataclass(slots=True)
+class Listener:
+    """What an endpoint needs to be dialed. `configuration` may be replaced at any time: it counts for new connections.
+
+    `make_handler` is called at the first accepted datagram, before the dialer has proved anything.
+    """
+
+    configuration: EngineConfiguration
+    make_handler: Callable[[Connection], ConnectionHandler]

@@ -313,11 +313,12 @@ class UdpSocket:
     def _on_readable(self) -> None:
         recvmsg, received = self._socket.recvmsg, self._receiver.received
         left, is_behind = MAX_READ_SIZE, True
-        for _ in range(MAX_READS):
+        for count in range(MAX_READS):
             try:
                 buffer, ancillary, _, sockaddr = recvmsg(READ_SIZE, ANCILLARY_SIZE)
             except (BlockingIOError, InterruptedError):
-                self._read_errors()
+                if not count:  # While the error queue holds anything the socket is readable.
+                    self._read_errors()
                 is_behind = False
                 break
             except OSError:

@@ -170,7 +170,10 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     engine = FakeEngine()
     settings = EndpointSettings(retry="never")
-    endpoint = await Endpoint.open(bind=None, engine=engine, settings=settings, network=MemoryNetwork())
+    listener = Listener(replace(dialing(), is_client=False), Session)
+    endpoint = await Endpoint.open(
+        bind=None, engine=engine, settings=settings, listener=listener, network=MemoryNetwork()
+    )
     yield Bench(endpoint, engine)
     await endpoint.close()
 
@@ -243,6 +246,28 @@ async def test_a_connection_that_heard_nothing_is_left_alone(bench: Bench) -> No
     bench.feed(one)
     bench.endpoint.turn_ended()
     assert (one.transmits, other.transmits, idle.writes) == (1, 0, 0)
+
+
+async def test_what_an_application_answers_to_a_single_datagram_leaves_in_one_transmit(bench: Bench) -> None:
+    bench.endpoint.listener = None
+    [(quic, session)] = await bench.dial(1)
+    session.on_data = lambda: asyncio.get_running_loop().call_soon(session.connection.send, 2, b"answer")
+    quic.events.append(StreamData(3, b"x", ended=False))
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert session.all_received == b"x"
+    assert (session.writes, quic.transmits) == (0, 0)
+    await asyncio.sleep(0)
+    assert (session.writes, quic.transmits, quic.out) == (1, 1, [])
+
+
+async def test_several_datagrams_are_acknowledged_before_the_application_has_its_turn(bench: Bench) -> None:
+    bench.endpoint.listener = None
+    [(quic, session)] = await bench.dial(1)
+    for _ in range(2):
+        bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert (session.writes, quic.transmits) == (1, 1)
 
 
 async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Bench) -> None:
