@@ -277,17 +277,23 @@ class SubscriptionEnded(QuicbusError):
 
 
 class PublishRefused(QuicbusError):
-    """Since the last `flush()` the broker refused messages: `refused` counts them by reason."""
+    """Since the last `flush()` the broker refused messages: `refused` counts them by reason.
 
-    def __init__(self, refused: Mapping[str, int], detail: str = "") -> None:
-        super().__init__(dict(refused), detail)
+    `retry_after_s` is what it said last about when more may be published, with the reason `rate`; `None` where it has
+    not. A flush with that reason alone raises `LimitExceeded`, which has it, too.
+    """
+
+    def __init__(self, refused: Mapping[str, int], detail: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(dict(refused), detail, retry_after_s)
         self.refused = dict(refused)
         self.detail = detail
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.refused.items()))
         detail = f": {self.detail}" if self.detail else ""
-        return f"the broker refused {counts}{detail}"
+        again = "" if self.retry_after_s is None else f"; try again in {self.retry_after_s:g} s"
+        return f"the broker refused {counts}{detail}{again}"
 
 
 class ProtocolViolation(QuicbusError):

@@ -101,6 +101,8 @@ class MessagesRefused(Event):
     messages: int
     reason: str
     detail: str
+    retry_after_s: float | None = None
+    """With the reason `rate`: when more may be published."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from quicbus.client.session import Session
     from quicbus.client.subscription import Subscription
-    from quicbus.wire.frames import GoAway, PeerEntry
+    from quicbus.wire.frames import GoAway, PeerEntry, Refused
 
 __all__ = ["Link", "describe_termination"]
 
@@ -159,8 +159,8 @@ class Link:
         _log.info("= %s", event, extra=self.named)
         self.events.put(event)
 
-    def report_refused(self, topic: str, messages: int, reason: str, detail: str) -> None:
-        self.report(MessagesRefused(topic, messages, reason, detail))
+    def report_refused(self, topic: str, frame: Refused) -> None:
+        self.report(MessagesRefused(topic, frame.messages, frame.reason, frame.detail, frame.retry_after_s))
 
     def _fail(self, error: QuicbusError) -> None:
         self._failure = error

@@ -27,6 +27,8 @@ class Refusals:
         self._new: Counter[str] = Counter()
         self._new_lost = 0
         self._first: tuple[str, int, Refused | None] | None = None
+        self._retry_after_s: float | None = None
+        """As it was said last."""
 
     def new_session(self) -> None:
         self._tracked.clear()
@@ -43,6 +45,8 @@ class Refusals:
         if frame.reason == "not_permitted" and topic:
             self.permitted.refused(topic)
         self._count(frame.reason, frame.messages, (topic, largest, frame))
+        if frame.retry_after_s is not None:
+            self._retry_after_s = frame.retry_after_s
         return topic
 
     def refuse_here(self, topic: str, largest: int, messages: int) -> None:
@@ -57,6 +61,7 @@ class Refusals:
         new, self._new = self._new, Counter()
         first, self._first = self._first, None
         lost, self._new_lost = self._new_lost, 0
+        retry_after_s, self._retry_after_s = self._retry_after_s, None
         if first is None:
             if lost:
                 return ConnectionLost(f"{lost} published messages were on their way and are possibly lost")
@@ -67,16 +72,14 @@ class Refusals:
         if set(new) == {"too_large"}:
             return MessageTooLarge(largest, max_message_size)
         if set(new) == {"rate"} and frame is not None and frame.limit:
-            return LimitExceeded(frame.limit, frame.current, frame.allowed, frame.retry_after_s)
+            return LimitExceeded(frame.limit, frame.current, frame.allowed, retry_after_s)
         if set(new) == {"rate"} and frame is not None and max_publish_rate:
             # The broker lets a second's worth pass and refuses what comes on top.
-            return LimitExceeded(
-                "max_publish_rate", max_publish_rate + new.total(), max_publish_rate, frame.retry_after_s
-            )
+            return LimitExceeded("max_publish_rate", max_publish_rate + new.total(), max_publish_rate, retry_after_s)
         detail = frame.detail if frame else ""
         if lost:
             detail = f"{detail}; {lost} more are possibly lost".lstrip("; ")
-        return PublishRefused(new, detail)
+        return PublishRefused(new, detail, retry_after_s)
 
     def _count(self, reason: str, messages: int, about: tuple[str, int, Refused | None]) -> None:
         self.counts[reason] += messages

@@ -412,7 +412,7 @@ class Session:
     def _on_refused(self, frame: frames.Refused) -> None:
         if self._publisher is not None:
             topic = self._publisher.refused(frame)
-            self._owner.refused(self, topic, frame.messages, frame.reason, frame.detail)
+            self._owner.refused(self, topic, frame)
             self._owner.credit_changed(self)
 
     def _on_no_responder(self, frame: frames.NoResponder) -> None:

@@ -54,7 +54,7 @@ class SessionOwner(Protocol):
 
     def no_responder(self, session: Session, request: int) -> None: ...
 
-    def refused(self, session: Session, topic: str, messages: int, reason: str, detail: str) -> None:
+    def refused(self, session: Session, topic: str, frame: frames.Refused) -> None:
         """The broker did not take messages; `topic` is empty where it is not known."""
         ...
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from quicbus.client.message import Replier
     from quicbus.client.urls import BrokerUrl
     from quicbus.transport.connection import Address, Connection
-    from quicbus.wire.frames import GoAway
+    from quicbus.wire.frames import GoAway, Refused
 
 __all__ = ["Supervisor"]
 
@@ -301,9 +301,9 @@ class Supervisor:
         if session is self._link.session:
             self._link.requests.no_responder(request)
 
-    def refused(self, session: Session, topic: str, messages: int, reason: str, detail: str) -> None:
+    def refused(self, session: Session, topic: str, frame: Refused) -> None:
         if session is self._link.session:
-            self._link.report_refused(topic, messages, reason, detail)
+            self._link.report_refused(topic, frame)
 
     def brokers_changed(self, session: Session) -> None:
         if session is self._link.session:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from quicbus import limits
-from quicbus.exceptions import InvalidTopic, MessageTooLarge, NotPermitted, PublishRefused, WaitTimeout, WouldBlock
+from quicbus.client.events import MessagesRefused
+from quicbus.exceptions import (
+    InvalidTopic,
+    LimitExceeded,
+    MessageTooLarge,
+    NotPermitted,
+    PublishRefused,
+    WaitTimeout,
+    WouldBlock,
+)
 from quicbus.wire import frames
 from quicbus.wire.batch import FLAG_HEADERS, encode_headers, message_with_headers
 from tests.client.scripted_broker import ScriptedDialer, settle, start
@@ -139,6 +148,29 @@ async def test_flush_raises_what_was_refused_once(
         await bus.flush()
     await bus.flush()
     assert bus.statistics().refused == {reason: 1}
+    dialer.broker.auto = True
+
+
+async def test_what_is_refused_for_its_rate_tells_event_and_flush_when_to_try_again(
+    bus: Client, dialer: ScriptedDialer
+) -> None:
+    dialer.broker.auto = False
+    async with bus.events() as events:
+        await bus.publish("a", b"x")
+        await settle()
+        dialer.broker.send(
+            frames.Refused(
+                number=1, messages=1, reason="rate", retry_after_s=1.5, limit="max_publish_rate", current=9, allowed=8
+            )
+        )
+        dialer.broker.send(frames.Taken(accepted=0, refused=1, credit=1 << 20))
+        event = await asyncio.wait_for(anext(events), 5)
+    assert event == MessagesRefused("a", 1, "rate", "", 1.5)
+    with pytest.raises(
+        LimitExceeded, match=r"max_publish_rate: 9 is over the limit of 8; try again in 1\.5 s"
+    ) as raised:
+        await bus.flush()
+    assert raised.value.retry_after_s == 1.5
     dialer.broker.auto = True
 
 

@@ -10,7 +10,14 @@ import pytest
 from quicbus import limits
 from quicbus.client.outgoing import CheckedTopics, prepare
 from quicbus.client.publishing import Publisher, SealedBatch
-from quicbus.exceptions import ConnectionLost, InvalidSetting, LimitExceeded, MessageTooLarge, NotPermitted
+from quicbus.exceptions import (
+    ConnectionLost,
+    InvalidSetting,
+    LimitExceeded,
+    MessageTooLarge,
+    NotPermitted,
+    PublishRefused,
+)
 from quicbus.wire.batch import FLAG_HEADERS, Body, parse_body, read_messages
 from quicbus.wire.frames import Refused, Taken
 
@@ -165,6 +172,24 @@ def test_too_many_messages_a_second_are_told_with_the_limit_and_when_to_try_agai
     assert isinstance(failure, LimitExceeded)
     assert str(failure) == "max_publish_rate: 101 is over the limit of 100; try again in 0.5 s"
     assert publisher.refusals.take_failure(1, 100) is None
+
+
+def test_among_other_refusals_it_is_told_when_to_try_again() -> None:
+    publisher = connected()
+    for topic in ("a", "secret"):
+        assert offer(publisher, topic, b"x")
+    publisher.seal(0.0)
+    publisher.refused(Refused(number=1, messages=1, reason="rate", detail="too fast", retry_after_s=0.5))
+    publisher.refused(Refused(number=2, messages=1, reason="not_permitted"))
+    failure = publisher.refusals.take_failure(1)
+    assert isinstance(failure, PublishRefused)
+    assert failure.retry_after_s == 0.5
+    assert str(failure) == "the broker refused 1 x not_permitted, 1 x rate: too fast; try again in 0.5 s"
+    assert publisher.refusals.take_failure(1) is None
+    publisher.refused(Refused(number=3, messages=1, reason="draining"))
+    again = publisher.refusals.take_failure(1)
+    assert isinstance(again, PublishRefused)
+    assert again.retry_after_s is None
 
 
 def test_what_was_in_flight_is_possibly_lost_and_told_once() -> None:
