@@ -12,9 +12,10 @@ import pytest
 import quicbus
 from quicbus.identity import Authority, prepare_node_folder
 from quicbus_broker import Broker, BrokerSettings
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 DEADLINE_S = 30.0
@@ -36,13 +37,8 @@ async def mesh_of(tmp_path: Path, *names: str, authority: Authority | None = Non
             seed = (f"127.0.0.1:{brokers[0].address[1]}",) if brokers else ()
             engine = ENGINES[index % len(ENGINES)]
             brokers.append(await stack.enter_async_context(Broker(settings(tmp_path / name, seed=seed, engine=engine))))
-        await until(lambda: all(len(links_of(broker)) == len(names) - 1 for broker in brokers))
+        await eventually(lambda: all(len(links_of(broker)) == len(names) - 1 for broker in brokers))
         yield brokers
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110  # with the deadline of the whole test
-        await asyncio.sleep(0.01)
 
 
 def links_of(broker: Broker) -> list[str]:
@@ -100,7 +96,7 @@ async def test_a_group_gets_each_message_once_in_the_whole_mesh(tmp_path: Path) 
         for number in range(50):
             await brokers[0].bus.publish("jobs", b"%d" % number)
             await asyncio.sleep(0)
-        await until(lambda: sum(member.pending for member in members) == 50)
+        await eventually(lambda: sum(member.pending for member in members) == 50)
 
         got = [await member.next(DEADLINE_S) for member in members for _ in range(member.pending)]
         assert sorted(int(message.payload) for message in got) == list(range(50))
@@ -148,7 +144,7 @@ async def test_a_blocking_subscriber_on_another_broker_loses_nothing(tmp_path: P
 async def test_a_broker_that_stops_has_left_and_what_it_held_has_arrived(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "oslo", "tokyo") as (oslo, tokyo), oslo.bus.subscribe("last") as messages:
         await messages.wait_spread()
-        await until(lambda: not tokyo._opened_mesh.mesh.plan(b"last", ()).is_empty)
+        await eventually(lambda: not tokyo._opened_mesh.mesh.plan(b"last", ()).is_empty)
         await tokyo.bus.publish("last", b"words")
         await tokyo.stop()
 
@@ -181,7 +177,7 @@ async def test_a_node_of_another_mesh_stays_alone_and_is_told_why(
         prepare_node_folder(Authority.create(), "stranger", tmp_path / "stranger")
         seed = f"127.0.0.1:{oslo.address[1]}"
         async with Broker(settings(tmp_path / "stranger", seed=(seed,))) as stranger:
-            await until(lambda: f"no link to {seed}" in caplog.text)
+            await eventually(lambda: f"no link to {seed}" in caplog.text)
 
             assert [member.name for member in stranger._opened_mesh.mesh.members()] == ["stranger"]
             assert "what answers is no node of this mesh" in caplog.text

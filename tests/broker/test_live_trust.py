@@ -20,8 +20,8 @@ from quicbus.wire.frames import Trust
 from quicbus_broker import Broker, BrokerSettings, live_trust
 from quicbus_broker.events import MemberRevoked, TrustChanged
 from quicbus_broker.node import NodeIdentity
-from tests.system.buses import eventually
 from tests.system.hostile_node import hostile_to
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -283,13 +283,6 @@ async def settle(turns: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
-    """Wait until `condition()` holds."""
-    async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110 (a broker of the test has no event to wait for)
-            await asyncio.sleep(0.001)
-
-
 def silence(end: PipeEnd) -> None:
     """Nothing was heard on this connection since long ago."""
     end.heard = -1e9

@@ -13,7 +13,8 @@ import quicbus
 from quicbus.exceptions import ClientClosed, ConnectFailed, ConnectionLost, CredentialRefused, WouldBlock
 from quicbus.wire import frames
 from quicbus.wire.close_codes import CloseCode
-from tests.client.scripted_broker import NODE, ScriptedDialer, settle, start, until
+from tests.client.scripted_broker import NODE, ScriptedDialer, settle, start
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from quicbus.client.api import Client
@@ -30,7 +31,7 @@ async def test_a_lost_connection_is_made_again_with_its_subscriptions_and_a_gap(
         dialer.broker.deliver(1, "a", [b"before"])
         await settle()
         dialer.pipe.break_off("gone")
-        await until(lambda: len(dialer.brokers) == 2 and dialer.broker.of(frames.Subscribe))
+        await eventually(lambda: len(dialer.brokers) == 2 and dialer.broker.of(frames.Subscribe))
         dialer.broker.deliver(1, "a", [b"after"])
         assert [(await messages.next(5)).payload for _ in range(2)] == [b"before", b"after"]
         kinds = [type(await anext(events)) for _ in range(4)]
@@ -107,7 +108,7 @@ async def test_a_broker_that_goes_away_is_told_that_all_was_sent(bus: Client, di
 async def test_a_broker_that_breaks_the_protocol_is_left(bus: Client, dialer: ScriptedDialer) -> None:
     broken = dialer.broker
     broken.send_raw(b"\x01\x01\xc0")
-    await until(lambda: broken.termination and len(dialer.brokers) == 2)
+    await eventually(lambda: broken.termination and len(dialer.brokers) == 2)
     assert broken.termination is not None
     assert broken.termination.code == CloseCode.PROTOCOL_VIOLATION
 

@@ -19,7 +19,8 @@ from quicbus.exceptions import (
 )
 from quicbus.wire import frames
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, encode_headers, message_with_headers
-from tests.client.scripted_broker import NODE, SESSION, ScriptedDialer, settle, start, until
+from tests.client.scripted_broker import NODE, SESSION, ScriptedDialer, settle, start
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from quicbus.client.api import Client
@@ -131,7 +132,7 @@ async def test_leaving_ends_the_iteration_and_counts_what_was_not_read(bus: Clie
 
 async def _answer(dialer: ScriptedDialer, payload: bytes, count: int = 1) -> None:
     """Wait for requests and answer them all."""
-    await until(lambda: len([body for body in dialer.broker.bodies if body.flags & FLAG_REQUEST]) == count)
+    await eventually(lambda: len([body for body in dialer.broker.bodies if body.flags & FLAG_REQUEST]) == count)
     leg = dialer.broker.of(frames.Subscribe)[-1].id
     for body in dialer.broker.bodies:
         dialer.broker.deliver(leg, body.reply_to.decode(), [payload])
@@ -148,7 +149,7 @@ async def test_requests_get_their_replies_over_one_subscription(bus: Client, dia
 
 async def test_no_responders_is_raised_at_once(bus: Client, dialer: ScriptedDialer) -> None:
     request = asyncio.create_task(bus.request("nobody", b""))
-    await until(lambda: dialer.broker.bodies)
+    await eventually(lambda: dialer.broker.bodies)
     dialer.broker.send(frames.NoResponder(number=1))
     with pytest.raises(NoResponders):
         await asyncio.wait_for(request, 5)
@@ -162,7 +163,7 @@ async def test_a_request_without_reply_times_out(bus: Client) -> None:
 
 async def test_a_request_fails_when_the_connection_is_lost(bus: Client, dialer: ScriptedDialer) -> None:
     request = asyncio.create_task(bus.request("slow", b""))
-    await until(lambda: dialer.broker.bodies)
+    await eventually(lambda: dialer.broker.bodies)
     dialer.pipe.break_off()
     with pytest.raises(ConnectionLost):
         await asyncio.wait_for(request, 5)
@@ -229,7 +230,7 @@ async def test_a_subscription_over_a_limit_of_the_broker_is_refused_before_it_is
 async def test_a_subscription_at_a_single_broker_is_spread_once_it_is_confirmed() -> None:
     dialer = ScriptedDialer({"auto": False})
     connecting = asyncio.create_task(start(dialer))
-    await until(lambda: dialer.brokers)
+    await eventually(lambda: dialer.brokers)
     dialer.broker.accept()
     async with await connecting as bus:
         messages = bus.subscribe("a")

@@ -9,7 +9,8 @@ import pytest
 import quicbus
 from quicbus.client import queries
 from quicbus.wire import frames
-from tests.client.scripted_broker import ALONE, NODE, ScriptedDialer, settle, start, until
+from tests.client.scripted_broker import ALONE, NODE, ScriptedDialer, settle, start
+from tests.waiting import eventually
 
 OSAKA = frames.PeerEntry(
     node="0b" * 16,
@@ -34,11 +35,11 @@ async def test_peers_are_those_that_the_broker_names() -> None:
 async def test_an_answer_in_several_frames_is_one_list() -> None:
     dialer = ScriptedDialer({"auto": False})
     starting = asyncio.create_task(start(dialer))
-    await until(lambda: dialer.brokers and dialer.broker.of(frames.Hello))
+    await eventually(lambda: dialer.brokers and dialer.broker.of(frames.Hello))
     dialer.broker.accept()
     bus = await starting
     asking = asyncio.create_task(bus.peers())
-    await until(lambda: dialer.broker.of(frames.PeersWanted))
+    await eventually(lambda: dialer.broker.of(frames.PeersWanted))
     (wanted,) = dialer.broker.of(frames.PeersWanted)
     dialer.broker.send(frames.Peers(id=wanted.id, peers=(ALONE,), more=True))
     dialer.broker.send(frames.Peers(id=wanted.id + 1, peers=(ALONE,)))
@@ -67,7 +68,7 @@ async def test_more_peers_than_any_mesh_has_are_a_violation(monkeypatch: pytest.
     first = dialer.broker
     first.auto = False
     asking = asyncio.create_task(bus.peers())
-    await until(lambda: first.of(frames.PeersWanted))
+    await eventually(lambda: first.of(frames.PeersWanted))
     first.send(frames.Peers(id=first.of(frames.PeersWanted)[0].id, peers=(ALONE, OSAKA), more=True))
     await asking
     assert first.termination is not None
@@ -92,7 +93,7 @@ async def test_peers_asked_of_a_broker_that_is_lost_are_told_by_the_next_one() -
     bus = await start(dialer)
     dialer.broker.auto = False
     asking = asyncio.create_task(bus.peers())
-    await until(lambda: dialer.broker.of(frames.PeersWanted))
+    await eventually(lambda: dialer.broker.of(frames.PeersWanted))
     dialer.broker.connection.close(0x01, "stopped")
     assert [peer.name for peer in await asking] == ["scripted"]
     assert len(dialer.brokers) == 2
@@ -105,7 +106,7 @@ async def test_a_subscription_has_spread_once_the_broker_says_so() -> None:
     async with bus.subscribe("a") as subscription:
         dialer.broker.auto = False
         waiting = asyncio.create_task(subscription.wait_spread())
-        await until(lambda: dialer.broker.of(frames.SpreadWanted))
+        await eventually(lambda: dialer.broker.of(frames.SpreadWanted))
         (wanted,) = dialer.broker.of(frames.SpreadWanted)
         assert wanted.subscription == dialer.broker.of(frames.Subscribe)[0].id
         await settle()
@@ -122,7 +123,7 @@ async def test_spread_is_asked_again_of_the_next_broker() -> None:
     async with bus.subscribe("a") as subscription:
         dialer.broker.auto = False
         waiting = asyncio.create_task(subscription.wait_spread())
-        await until(lambda: dialer.broker.of(frames.SpreadWanted))
+        await eventually(lambda: dialer.broker.of(frames.SpreadWanted))
         dialer.broker.connection.close(0x01, "stopped")
         assert await waiting == 0
         assert [len(broker.of(frames.SpreadWanted)) for broker in dialer.brokers] == [1, 1]
@@ -155,7 +156,7 @@ async def test_waiting_for_spread_raises_what_ended_the_subscription() -> None:
     subscription = await bus.subscribe("a", overflow="disconnect")
     dialer.broker.auto = False
     waiting = asyncio.create_task(subscription.wait_spread())
-    await until(lambda: dialer.broker.of(frames.SpreadWanted))
+    await eventually(lambda: dialer.broker.of(frames.SpreadWanted))
     dialer.broker.close_subscription(dialer.broker.of(frames.Subscribe)[0].id, "overflow")
     with pytest.raises(quicbus.SubscriptionEnded):
         await waiting
@@ -168,7 +169,7 @@ async def test_brokers_that_are_named_later_are_dialed_when_the_first_one_is_gon
     dialer.broker.send(frames.Brokers(brokers=("nonsense", "quic://other:5")))
     await settle()
     dialer.broker.connection.close(0x01, "stopped")
-    await until(lambda: len(dialer.brokers) == 2 and bus.status is quicbus.Status.CONNECTED)
+    await eventually(lambda: len(dialer.brokers) == 2 and bus.status is quicbus.Status.CONNECTED)
     assert dialer.dialed == [("first", 4), ("first", 4), ("other", 5)]
     await bus.close()
 
@@ -176,9 +177,9 @@ async def test_brokers_that_are_named_later_are_dialed_when_the_first_one_is_gon
 async def test_brokers_before_accepted_are_a_violation() -> None:
     dialer = ScriptedDialer({"auto": False})
     starting = asyncio.create_task(start(dialer, connect_timeout_s=1.0))
-    await until(lambda: dialer.brokers and dialer.broker.of(frames.Hello))
+    await eventually(lambda: dialer.brokers and dialer.broker.of(frames.Hello))
     dialer.broker.send(frames.Brokers(brokers=()))
-    await until(lambda: dialer.broker.termination)
+    await eventually(lambda: dialer.broker.termination)
     starting.cancel()
     await asyncio.wait((starting,))
     assert dialer.broker.termination is not None

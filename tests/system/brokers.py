@@ -12,7 +12,8 @@ from quicbus.identity.data_folder import prepare_node_folder
 from quicbus.transport.connection import shown_address
 from quicbus_broker import Broker, BrokerSettings
 from tests.conftest import ENGINES
-from tests.system.buses import DEADLINE_S, eventually
+from tests.system.buses import DEADLINE_S
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ import quicbus
 from tests.conftest import ENGINES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from quicbus.client.events import EventFeed
     from quicbus.client.statistics import ClientStatistics
@@ -23,7 +23,6 @@ __all__ = [
     "assert_broker_balances",
     "assert_publisher_balances",
     "connected",
-    "eventually",
     "final_statistics",
     "numbers",
     "stopped",
@@ -53,12 +52,6 @@ async def connected(
             )
             for _ in range(count)
         ]
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds; for what nobody tells. The deadline is the caller's."""
-    while not condition():  # noqa: ASYNC110 (what is asked tells nobody)
-        await asyncio.sleep(0.005)
 
 
 async def wait_event(events: EventFeed, kind: type[E]) -> E:

@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import quicbus
-from tests.system.buses import assert_broker_balances, assert_publisher_balances, eventually, final_statistics, stopped
+from tests.system.buses import assert_broker_balances, assert_publisher_balances, final_statistics, stopped
 from tests.system.nodes import Nodes, free_port
+from tests.waiting import eventually, eventually_told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -128,9 +129,7 @@ class MeshOfProcesses:
 
     async def wait(self, name: str, condition: Callable[[dict[str, Peer]], object]) -> dict[str, Peer]:
         """Wait until `condition` holds for the members that a node sees."""
-        while not condition(members := await self.peers(name)):  # noqa: ASYNC110 (what is asked tells nobody)
-            await asyncio.sleep(0.05)
-        return members
+        return await eventually_told(lambda: self.peers(name), condition)
 
     async def wait_state(self, names: Iterable[str], of: str, *states: str) -> None:
         """Wait until nodes see another one in one of these states."""

@@ -14,6 +14,7 @@ from quicbus.identity.data_folder import prepare_node_folder
 from quicbus.testing.launcher import BrokerProcess
 from tests.conftest import ENGINES
 from tests.system.buses import DEADLINE_S
+from tests.waiting import eventually_told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -79,12 +80,12 @@ async def on(node: BrokerProcess, **options: Any) -> AsyncIterator[quicbus.Clien
 
 async def wait_members(node: BrokerProcess, condition: Callable[[dict[str, Peer]], object]) -> dict[str, Peer]:
     """Ask a node for its members, by name, until `condition` holds for them."""
+
+    async def members() -> dict[str, Peer]:
+        return {peer.name: peer for peer in await bus.peers()}
+
     async with on(node) as bus:
-        while True:
-            members = {peer.name: peer for peer in await bus.peers()}
-            if condition(members):
-                return members
-            await asyncio.sleep(0.05)
+        return await eventually_told(members, condition)
 
 
 def linked(*names: str) -> Callable[[dict[str, Peer]], bool]:

@@ -14,8 +14,9 @@ from quicbus.identity import Authority, Credential, DataFolder, IssuedLog, load_
 from quicbus.testing.launcher import BrokerProcess, Ended, run_quicbus
 from tests.conftest import ENGINES
 from tests.identity.aged import aged_folder
-from tests.system.buses import DEADLINE_S, eventually
+from tests.system.buses import DEADLINE_S
 from tests.system.nodes import linked, on, wait_members
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

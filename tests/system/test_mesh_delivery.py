@@ -10,7 +10,8 @@ import pytest
 import quicbus
 from quicbus import limits
 from tests.system.brokers import brokers_of
-from tests.system.buses import DEADLINE_S, assert_publisher_balances, eventually, wait_held
+from tests.system.buses import DEADLINE_S, assert_publisher_balances, wait_held
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

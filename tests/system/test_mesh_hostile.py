@@ -27,8 +27,9 @@ from quicbus.wire.node_frames import (
 from quicbus_broker.mesh.conduct import MAX_OFFENCES
 from quicbus_broker.mesh.messages.broadcast import MAX_COPIES
 from tests.system.brokers import brokers_of
-from tests.system.buses import DEADLINE_S, eventually
+from tests.system.buses import DEADLINE_S
 from tests.system.hostile_node import TOPIC, HostileNode, Signer, batch, hostile_to
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

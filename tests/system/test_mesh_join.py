@@ -18,6 +18,7 @@ from tests.system.buses import DEADLINE_S, stopped
 from tests.system.nodes import free_port, linked, nodes_in, on, wait_members
 from tests.system.stranger import endpoint_and_broker, hello
 from tests.transport.relay import RawSocket, Relay
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,8 +137,7 @@ async def test_members_outlive_a_crash(tmp_path: Path) -> None:
         second = await nodes.start("second", first)
         await wait_members(second, linked("first"))
         path = second.data_dir / "members.json"
-        while not path.exists():  # noqa: ASYNC110 (a file tells nobody)
-            await asyncio.sleep(0.05)
+        await eventually(path.exists)
         second.kill()
         await asyncio.to_thread(second.wait)
 

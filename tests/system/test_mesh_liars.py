@@ -27,9 +27,10 @@ from quicbus.wire.node_frames import (
     Update,
 )
 from quicbus_broker.mesh.conduct import MAX_OFFENCES
-from tests.system.buses import DEADLINE_S, eventually
+from tests.system.buses import DEADLINE_S
 from tests.system.hostile_node import TOPIC, HostileNode
 from tests.system.test_mesh_hostile import NAMES, Victims, _alive, assert_thrown_out, attacked
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

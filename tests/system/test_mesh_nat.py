@@ -14,7 +14,8 @@ from quicbus.identity.data_folder import prepare_node_folder
 from quicbus.transport.connection import shown_address
 from quicbus_broker import Broker, BrokerSettings, addresses, dial_back, reachability
 from tests.conftest import ENGINES
-from tests.system.buses import DEADLINE_S, eventually
+from tests.system.buses import DEADLINE_S
+from tests.waiting import eventually, eventually_told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -100,8 +101,9 @@ async def node(folder: Path, authority: Authority, name: str, engine: Engine, *s
 
 async def wait_addresses(broker: Broker, name: str, expected: tuple[str, ...]) -> None:
     """Wait until a node says of another that these are its addresses."""
-    while {peer.name: peer.addresses for peer in await broker.bus.peers()}.get(name) != expected:  # noqa: ASYNC110 (what is asked tells nobody)
-        await asyncio.sleep(0.02)
+    await eventually_told(
+        broker.bus.peers, lambda peers: {peer.name: peer.addresses for peer in peers}.get(name) == expected
+    )
 
 
 @pytest.mark.parametrize(("outside", "inside"), PAIRINGS)

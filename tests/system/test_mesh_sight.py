@@ -21,9 +21,9 @@ from quicbus_broker import (
     MemberRecovered,
     MemberSuspected,
 )
-from tests.client.scripted_broker import until as holds
 from tests.system.buses import DEADLINE_S
 from tests.system.nodes import linked, nodes_in, on, wait_members
+from tests.waiting import eventually, eventually_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ async def test_a_client_goes_on_at_a_broker_that_joined_after_it_had_connected(t
             events = bus.events()
             osaka = await nodes.start("osaka", tokyo)
             await wait_members(tokyo, linked("osaka"))
-            await holds(lambda: osaka.url in urls_of(bus))
+            await eventually(lambda: osaka.url in urls_of(bus))
             tokyo.kill()
             assert (await _connected(events)).node == osaka.node
             async with on(osaka) as publisher:
@@ -80,13 +80,6 @@ async def _connected(events: EventFeed) -> quicbus.Connected:
     raise AssertionError("the client was closed")
 
 
-async def _linked_to_two(bus: quicbus.Client) -> None:
-    while True:
-        if sum(peer.linked for peer in await bus.peers()) == 2:
-            return
-        await asyncio.sleep(0.05)
-
-
 async def test_the_command_shows_two_nodes_of_one_name_apart(tmp_path: Path) -> None:
     async with nodes_in(tmp_path) as nodes:
         tokyo = await nodes.start("tokyo")
@@ -94,7 +87,7 @@ async def test_the_command_shows_two_nodes_of_one_name_apart(tmp_path: Path) -> 
             prepare_node_folder(nodes.authority, "osaka", tmp_path / folder)
         twins = [await nodes.start(folder, tokyo) for folder in ("one", "two")]
         async with on(tokyo) as bus:
-            await _linked_to_two(bus)
+            await eventually_told(bus.peers, lambda peers: sum(peer.linked for peer in peers) == 2)
         environment = {**tokyo.environment, "QUICBUS_ENGINE": tokyo.engine}
         shown = await asyncio.to_thread(run_quicbus, "peers", "--json", environment=environment)
         found = {peer["node"]: peer for peer in json.loads(shown.stdout)}
@@ -205,8 +198,8 @@ async def test_clients_are_told_to_forget_a_broker_that_has_left(tmp_path: Path,
             assert urls_of(bus) == {tokyo.url}
             async with brokers.new("osaka", tokyo) as osaka:
                 url = f"quic://127.0.0.1:{osaka.address[1]}"
-                await holds(lambda: url in urls_of(bus))
-            await holds(lambda: url not in urls_of(bus))
+                await eventually(lambda: url in urls_of(bus))
+            await eventually(lambda: url not in urls_of(bus))
             assert urls_of(bus) == {tokyo.url}
 
 

@@ -15,8 +15,9 @@ from quicbus.identity.data_folder import load_authority, prepare_node_folder
 from quicbus.testing.launcher import BrokerProcess, run_quicbus
 from quicbus.wire.close_codes import CloseCode
 from tests.conftest import ENGINES
-from tests.system.buses import DEADLINE_S, eventually
+from tests.system.buses import DEADLINE_S
 from tests.system.nodes import free_port, linked, on, wait_members
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

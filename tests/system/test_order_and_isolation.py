@@ -19,11 +19,11 @@ from tests.system.buses import (
     PAIRINGS,
     assert_publisher_balances,
     connected,
-    eventually,
     final_statistics,
     stopped,
 )
 from tests.system.lossy import ENGINES, lossy_bus
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,10 +18,10 @@ from tests.system.buses import (
     PAIRINGS,
     assert_broker_balances,
     connected,
-    eventually,
     final_statistics,
     stopped,
 )
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,12 +20,12 @@ from tests.system.buses import (
     assert_broker_balances,
     assert_publisher_balances,
     connected,
-    eventually,
     final_statistics,
     numbers,
     stopped,
     wait_event,
 )
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,13 +14,13 @@ from tests.system.buses import (
     assert_broker_balances,
     assert_publisher_balances,
     connected,
-    eventually,
     final_statistics,
     numbers,
     stopped,
     wait_event,
     wait_held,
 )
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

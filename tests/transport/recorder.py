@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quicbus.transport.endpoint import Endpoint, EndpointSettings, Listener
 from quicbus.transport.engines import engine_named
 from tests.transport.pump import ALPN, dialing, listening
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -18,17 +19,10 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import Terminated
     from quicbus.transport.network import Network
 
-__all__ = ["LOCALHOST", "Recorder", "Recorders", "dial", "eventually", "opened"]
+__all__ = ["LOCALHOST", "Recorder", "Recorders", "dial", "opened"]
 
 LOCALHOST = ("127.0.0.1", 0)
 DEADLINE_S = 20.0
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds; it is asked about once a millisecond."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 (what is asked tells nobody)
-            await asyncio.sleep(0.001)
 
 
 class Recorder:

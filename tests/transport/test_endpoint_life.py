@@ -16,8 +16,9 @@ from quicbus.transport.engines import engine_named
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.wire.close_codes import CloseCode
 from tests.transport.pump import authority, dialing, encrypted_pairing, every_pairing, listening
-from tests.transport.recorder import LOCALHOST, Recorder, Recorders, dial, eventually, opened
+from tests.transport.recorder import LOCALHOST, Recorder, Recorders, dial, opened
 from tests.transport.relay import RawSocket
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

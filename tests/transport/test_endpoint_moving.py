@@ -9,8 +9,9 @@ import pytest
 
 from quicbus.transport.memory_network import MemoryNetwork
 from tests.transport.pump import encrypted_pairing, every_pairing
-from tests.transport.recorder import Recorders, dial, eventually, opened
+from tests.transport.recorder import Recorders, dial, opened
 from tests.transport.relay import RawSocket, Relay
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

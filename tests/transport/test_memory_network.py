@@ -10,8 +10,9 @@ import pytest
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.transport.statistics import Counters
 from tests.transport.pump import every_pairing
-from tests.transport.recorder import Recorder, Recorders, dial, eventually, opened
+from tests.transport.recorder import Recorder, Recorders, dial, opened
 from tests.transport.test_udp_socket import Inbox
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

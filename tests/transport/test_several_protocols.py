@@ -11,7 +11,8 @@ from quicbus.transport.endpoint import Endpoint, Listener
 from quicbus.transport.engines import engine_named
 from quicbus.transport.memory_network import MemoryNetwork
 from tests.transport.pump import ALPN, every_pairing, listening
-from tests.transport.recorder import LOCALHOST, Recorder, dial, eventually, opened
+from tests.transport.recorder import LOCALHOST, Recorder, dial, opened
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection

@@ -18,8 +18,9 @@ from quicbus.transport.network import is_this_host, plain_address
 from quicbus.transport.statistics import Counters
 from quicbus.transport.udp_socket import UdpNetwork, UdpSocket, segment_groups
 from tests.transport.pump import encrypted_pairing
-from tests.transport.recorder import Recorders, dial, eventually, opened
+from tests.transport.recorder import Recorders, dial, opened
 from tests.transport.relay import RawSocket
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

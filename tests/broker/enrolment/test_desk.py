@@ -22,7 +22,8 @@ from quicbus.wire.close_codes import CloseCode
 from quicbus.wire.frames import STREAM_TYPE_CONTROL, Ping, encode_frame
 from quicbus.wire.join_frames import JOIN_ALPN, JoinRequest
 from tests.broker.enrolment.offices import ADDRESS, BROKERS, open_office
-from tests.transport.recorder import Recorder, eventually
+from tests.transport.recorder import Recorder
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -225,10 +225,5 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110  # with the deadline of the whole test
-        await asyncio.sleep(0.001)
-
-
 def perform(node: Node, *outputs: MeshOutput) -> None:
     node.driver.perform(list(outputs))

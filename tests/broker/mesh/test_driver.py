@@ -22,15 +22,16 @@ from quicbus_broker.mesh.outputs import (
     SendFrame,
     UseConnection,
 )
-from tests.broker.mesh.driven import Network, perform, settled, started, until
+from tests.broker.mesh.driven import Network, perform, settled, started
 from tests.broker.mesh.linked import direct
+from tests.waiting import eventually
 
 
 async def test_the_machine_is_ticked_when_its_time_has_come(network: Network) -> None:
     async with started(network, "oslo") as (oslo,):
         when = oslo.mesh.timer = asyncio.get_running_loop().time() + 0.01
         perform(oslo)
-        await until(lambda: oslo.mesh.ticks)
+        await eventually(lambda: oslo.mesh.ticks)
 
         assert oslo.mesh.ticks[0] >= when
         assert len(oslo.mesh.ticks) == 1
@@ -41,7 +42,7 @@ async def test_an_earlier_time_moves_the_timer(network: Network) -> None:
         now = asyncio.get_running_loop().time()
         for oslo.mesh.timer in (now + 3600, now + 0.01):
             perform(oslo)
-        await until(lambda: oslo.mesh.ticks)
+        await eventually(lambda: oslo.mesh.ticks)
 
 
 async def test_a_mistake_of_ours_ends_the_driver_with_its_reason(network: Network) -> None:
@@ -121,5 +122,5 @@ async def test_a_connection_that_was_replaced_is_closed_once_what_was_sent_on_it
         assert not oslo.mesh.of(ConnectionClosed)
 
         first.outbox.taken(first.outbox.sent)
-        await until(lambda: oslo.mesh.of(ConnectionClosed))
+        await eventually(lambda: oslo.mesh.of(ConnectionClosed))
         assert oslo.mesh.of(ConnectionClosed) == [ConnectionClosed(first.number, "another one is used", True)]

@@ -6,8 +6,9 @@ import pytest
 
 from quicbus.wire.close_codes import CloseCode
 from quicbus_broker.mesh.outputs import ConnectionOpened, Dial, DialFailed
-from tests.broker.mesh.driven import Network, Node, perform, settled, started, until
+from tests.broker.mesh.driven import Network, Node, perform, settled, started
 from tests.broker.mesh.linked import authority
+from tests.waiting import eventually
 
 
 async def test_a_seed_becomes_a_connection_that_both_machines_hear_of(network: Network) -> None:
@@ -73,7 +74,7 @@ async def test_silence_ends_with_the_dial_timeout(network: Network) -> None:
     async with started(network, "oslo", "tokyo") as (oslo, tokyo):
         network.names["silent:1"] = [("192.0.2.99", 1)]
         perform(oslo, Dial("silent:1", tokyo.mesh.me))
-        await until(lambda: oslo.mesh.events)
+        await eventually(lambda: oslo.mesh.events)
 
         assert oslo.mesh.events == [DialFailed("silent:1", tokyo.mesh.me, "no answer within 0.05 s")]
 
@@ -82,7 +83,7 @@ async def test_one_address_that_answers_is_enough(network: Network) -> None:
     async with started(network, "oslo", "tokyo") as (oslo, _):
         network.names["tokyo:1"].insert(0, ("192.0.2.99", 1))
         perform(oslo, Dial("tokyo:1", None))
-        await until(lambda: network.pipes and network.pipes[0].dialer.is_closed)
+        await eventually(lambda: network.pipes and network.pipes[0].dialer.is_closed)
 
         assert [type(event) for event in oslo.mesh.events] == [ConnectionOpened]
 
