@@ -18,6 +18,7 @@ from quicbus_broker.banner import facts_of, print_json, print_ready, where
 from quicbus_broker.broker import Broker
 from quicbus_broker.events import LinkUp
 from quicbus_broker.settings import BrokerSettings
+from quicbus_broker.workers.seat import check_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +155,8 @@ async def _reload_at(hangup: asyncio.Event, node: Broker, *, as_json: bool) -> N
 
 
 def _serve_workers(settings: BrokerSettings, *, as_json: bool) -> None:
-    from quicbus_broker.workers.supervisor import run_workers  # not on every system
+    check_platform()
+    from quicbus_broker.workers.supervisor import run_workers  # it needs what other systems lack
 
     def ready(facts: dict[str, Any], workers: list[dict[str, Any]]) -> None:
         print_ready(facts, as_json=as_json, workers=workers)

@@ -10,9 +10,12 @@ import click
 
 from quicbus.commands import common_options, settings_of
 from quicbus.exceptions import InvalidSetting
+from quicbus.identity.folder_files import LOCK_FILE
+from quicbus.identity.folder_lock import lock_holder
 from quicbus.settings import default_data_dir
 from quicbus_broker.reload_files import ReloadFailed, ask
 from quicbus_broker.settings import BrokerSettings
+from quicbus_broker.workers.seat import WORKERS_FOLDER
 
 __all__ = ["reload"]
 
@@ -29,7 +32,7 @@ def reload(data_dir: str | None, timeout: float, as_json: bool, **options: Any) 
     Subscriptions that are no longer permitted end. SIGHUP does the same.
     """
     try:
-        lines = ask(_folder(data_dir, options), timeout)
+        lines = tuple(line for folder in _brokers_in(_folder(data_dir, options)) for line in ask(folder, timeout))
     except ReloadFailed as error:
         if not as_json:
             raise
@@ -40,6 +43,12 @@ def reload(data_dir: str | None, timeout: float, as_json: bool, **options: Any) 
     else:
         click.echo("\n".join(f"reloaded {line}" for line in lines))
     return 0
+
+
+def _brokers_in(folder: Path) -> list[Path]:
+    """Return the data folder, and those of further workers that run."""
+    further = (path.parent for path in sorted(folder.glob(f"{WORKERS_FOLDER}/*/{LOCK_FILE}")))
+    return [folder, *(each for each in further if lock_holder(each / LOCK_FILE) is not None)]
 
 
 def _folder(data_dir: str | None, options: dict[str, Any]) -> Path:

@@ -218,6 +218,15 @@ async def test_ctrl_c_ends_all_and_a_second_start_finds_everything_as_it_was(eng
         assert "is in use" in taken.stderr
 
 
+def test_reload_reaches_all_workers(broker: BrokerProcess) -> None:
+    (broker.data_dir / "quicbus.toml").write_text('[permissions]\ndefault = "deny"\n')
+    reloaded = run_quicbus("reload", "--json", "--data-dir", str(broker.data_dir))
+    lines = json.loads(reloaded.stdout)["lines"]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert "there is no" not in lines[0]
+
+
 async def test_workers_end_with_their_supervisor(broker: BrokerProcess) -> None:
     broker.kill()
     async with asyncio.timeout(DEADLINE_S):

@@ -96,3 +96,10 @@ def test_used_tokens_are_forgotten_once_they_are_too_old() -> None:
         now = number * LIFETIME_S / 5
         tokens.validate(tokens.create(ADDRESS, ORIGINAL, RETRY, now), ADDRESS, RETRY, now)
     assert len(tokens._used) <= 7
+
+
+def test_endpoints_with_one_key_take_each_others_tokens_once_each() -> None:
+    one, other = RetryTokens(bytes(16)), RetryTokens(bytes(16))
+    token = one.create(ADDRESS, ORIGINAL, RETRY, 1.0)
+    assert other.validate(token, ADDRESS, RETRY, 1.5).original_destination_connection_id == ORIGINAL
+    assert refusal(other, token) is TokenRefusal.REPLAYED

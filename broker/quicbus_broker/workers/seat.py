@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from quicbus.exceptions import InvalidSetting
 from quicbus.transport.connection import shown_address
 from quicbus_broker.host_port import parse_host_port
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from quicbus.transport.sibling_sockets import Inbox
     from quicbus_broker.settings import BrokerSettings
 
-__all__ = ["WORKERS_FOLDER", "Seat", "folder_of", "own_address", "settings_of_worker"]
+__all__ = ["WORKERS_FOLDER", "Seat", "check_platform", "folder_of", "own_address", "settings_of_worker"]
 
 WORKERS_FOLDER = "workers"
 
@@ -37,6 +39,15 @@ class Seat:
     retry_key: bytes = field(repr=False)
     siblings: tuple[tuple[bytes, str], ...]
     """Node ids of the other workers, and where each is reached."""
+
+
+def check_platform(platform: str = sys.platform) -> None:
+    """Raise `InvalidSetting` where one port can't be shared."""
+    if platform != "linux":
+        why = (
+            "several processes on one port need Linux; here start several brokers, with --listen, --data-dir and --seed"
+        )
+        raise InvalidSetting("workers", why)
 
 
 def folder_of(home: Path, number: int) -> Path:

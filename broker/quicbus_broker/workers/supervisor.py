@@ -8,11 +8,9 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from quicbus.exceptions import InvalidSetting
 from quicbus_broker.addresses import AdvertisedAddresses
 from quicbus_broker.workers.child import ChildFailed, failure_of, fork
 from quicbus_broker.workers.prepare import Prepared, prepare_workers
@@ -27,20 +25,11 @@ if TYPE_CHECKING:
     from quicbus_broker.settings import BrokerSettings
     from quicbus_broker.workers.child import Channel, Child
 
-__all__ = ["Supervisor", "check_platform", "run_workers"]
+__all__ = ["Supervisor", "run_workers"]
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 logger = logging.getLogger("quicbus_broker.workers")
-
-
-def check_platform(platform: str = sys.platform) -> None:
-    """Raise `InvalidSetting` where one port can't be shared."""
-    if platform != "linux":
-        why = (
-            "several processes on one port need Linux; here start several brokers, with --listen, --data-dir and --seed"
-        )
-        raise InvalidSetting("workers", why)
 
 
 def run_workers(
@@ -51,10 +40,9 @@ def run_workers(
     """Run all workers until SIGINT or SIGTERM; return what each told at its end. A second signal ends all at once.
 
     `on_ready` is called once, with the facts of the whole and of each worker. Call it from the main thread, without an
-    event loop. Raises `InvalidSetting`, `ChildFailed` with what ended a worker, and `OSError` with the address as
+    event loop. Raises `ChildFailed` with what ended a worker, and `OSError` with the address as
     `filename` where it can't listen.
     """
-    check_platform()
     sockets = WorkerSockets.open(settings.listen, settings.workers)
     with contextlib.closing(sockets):
         prepared = _prepare(settings)
