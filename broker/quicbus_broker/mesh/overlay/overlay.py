@@ -14,11 +14,11 @@ from quicbus_broker.mesh.outputs import ProbeFailed, State
 from quicbus_broker.mesh.overlay.avoided import Avoided
 from quicbus_broker.mesh.overlay.contacts import Contacts
 from quicbus_broker.mesh.overlay.dials import Dials, Purpose
-from quicbus_broker.mesh.overlay.farewells import Farewells
 from quicbus_broker.mesh.overlay.links import Links
 from quicbus_broker.mesh.overlay.losses import Losses
+from quicbus_broker.mesh.overlay.recalled import Recalled
 from quicbus_broker.mesh.overlay.redial import redial_pause_s
-from quicbus_broker.mesh.overlay.retries import Retries
+from quicbus_broker.mesh.overlay.retries import PICK_TRIES, Retries
 from quicbus_broker.mesh.overlay.seeds import Seeds
 from quicbus_broker.mesh.overlay.targets import Targets
 
@@ -42,9 +42,6 @@ _FILL_DIALS = 4
 
 _CUT_OFF_DIALS = 12
 """Likewise without any neighbour left: most of the members may be gone, and each dial to one takes its whole time."""
-
-_PICK_TRIES = 64
-"""Below so many members every suitable one is found, beyond it nearly always one."""
 
 _CLIENT_LINKS_MAX = 1024
 """Nodes that only dial have nobody else to go to, so they do not count against the links that others ask for."""
@@ -72,8 +69,7 @@ class Overlay:
         self._seeds = Seeds(config, rng)
         self._targets = Targets(me, mode, table, config)
         self._retries = Retries(table, self._targets, config, rng)
-        self._remembered: dict[NodeId, tuple[str, ...]] = {}
-        self._farewells = Farewells(config)
+        self._recalled = Recalled(config)
         self._avoided = Avoided(rng)
         self._losses = Losses(table, self._targets, config, rng)
         self._leaving: dict[NodeId, float] = {}
@@ -102,7 +98,7 @@ class Overlay:
             self._seeds.add(address, now)
         for node, address in remembered:
             if node != self._me:
-                self._remembered[node] = (*self._remembered.get(node, ()), address)
+                self._recalled.remember(node, address)
                 self._retries.soon(node, now)
         self._dial_seeds(now, outputs)
         self._fill_soon(now)
@@ -162,7 +158,7 @@ class Overlay:
         if (not self.neighbors or node not in self._table) and not self._is_stopped:
             # It may have been the only way to the mesh, lost before it became a link, or a member known to nobody.
             self._seeds.gone(node, now)
-            if node in self._remembered and node not in self._table:
+            if self._recalled.addresses(node, now) and node not in self._table:
                 self._retries.failed(node, now)
 
     def dial_failed(self, event: DialFailed, now: float, outputs: list[Output]) -> None:
@@ -183,17 +179,14 @@ class Overlay:
     def on_neighbor_reply(self, node: NodeId, frame: NeighborReply, now: float, outputs: list[Output]) -> None:
         ask = self._links.asked.get(node)
         if not frame.granted:
-            if self._down(node, now, outputs, is_lost=False) or ask is not None:
-                self._avoided.add(node, now)
-                self._contacts.add(node, now, outputs)
-                self._fill_soon(now)
+            self.on_disconnect(node, frame, now, outputs)
         elif ask is not None:
             self._up(node, now, outputs, grants=False)
             self._drop_surplus(node, self._targets.wanted() if ask.is_spare else self._targets.accepted(), now, outputs)
         elif node not in self.neighbors:
             self._links.on_unasked_grant(node, outputs)
 
-    def on_disconnect(self, node: NodeId, frame: Disconnect, now: float, outputs: list[Output]) -> None:
+    def on_disconnect(self, node: NodeId, frame: Disconnect | NeighborReply, now: float, outputs: list[Output]) -> None:
         was_asked = node in self._links.asked
         if self._down(node, now, outputs, is_lost=False) or was_asked:
             self._avoided.add(node, now)
@@ -251,20 +244,18 @@ class Overlay:
         self._targets.changed()
         self._gone(node, now, outputs)
         self._retries.forget(node)
-        self._remembered.pop(node, None)
+        self._recalled.forget(node)
         self._leaving.pop(node, None)
-        self._farewells.forget(node)
-        if tell_at and self._mode != "server" and not self._is_stopped:
-            self._farewells.add(node, tell_at, now)
+        if tell_at:
+            self._recalled.tell(node, tell_at, now)
             self._retries.failed(node, now)
 
     def renewed(self, now: float) -> None:
         """The own certificate is another one: whoever refused the old one may take this."""
-        if self._is_stopped or not self._is_cut_off():
-            return
-        self._seeds.hurry(now)
-        self._retries.hurry(now)
-        self._fill_soon(now)
+        if not self._is_stopped and self._is_cut_off():
+            self._seeds.hurry(now)
+            self._retries.hurry(now)
+            self._fill_soon(now)
 
     def want_contact(self, node: NodeId, now: float, outputs: list[Output]) -> bool:
         """Connect to a node in order to serve it directly; False where it cannot be dialed from here.
@@ -407,7 +398,7 @@ class Overlay:
                 return True
             return self._targets.can_dial(entry) and node not in self._dials and not self._retries.is_waiting(node)
 
-        return self._table.pick(self._rng, is_candidate, _PICK_TRIES)
+        return self._table.pick(self._rng, is_candidate, PICK_TRIES)
 
     def _approach(self, node: NodeId, purpose: Purpose, now: float, outputs: list[Output]) -> None:
         if self._connections.is_connected(node):
@@ -462,11 +453,10 @@ class Overlay:
         if self._is_stopped or self._mode == "server":
             return False
         entry = self._table.get(node)
-        addresses: tuple[str, ...] = ()
-        if entry is not None and self._targets.can_dial(entry):
-            addresses = entry.record.addresses
-        elif entry is None:
-            addresses = self._remembered.get(node) or self._farewells.addresses(node, now)
+        if entry is None:
+            addresses = self._recalled.addresses(node, now)
+        else:
+            addresses = entry.record.addresses if self._targets.can_dial(entry) else ()
         if addresses:
             self._dials.begin(node, addresses, purpose, now, outputs)
         return bool(addresses)
@@ -489,10 +479,8 @@ class Overlay:
         if self._connections.is_connected(node):
             return False
         entry = self._table.get(node)
-        if entry is None:
-            return node in self._remembered or bool(self._farewells.addresses(node, now))
-        if entry.state is State.LEFT:
-            return False
+        if entry is None or entry.state is State.LEFT:
+            return entry is None and bool(self._recalled.addresses(node, now))
         return entry.state is State.FAILED or self._lacking() > 0 or self._is_cut_off()
 
     def _give_up(self, attempt: Attempt, is_final: bool, now: float, outputs: list[Output]) -> None:

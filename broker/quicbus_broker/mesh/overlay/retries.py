@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from quicbus_broker.mesh.outputs import NodeId
     from quicbus_broker.mesh.overlay.targets import Targets
 
-__all__ = ["Retries"]
+__all__ = ["PICK_TRIES", "Retries"]
 
 _SCHEDULE_MAX = 256
 """Members with a time of their own. When more have failed, random ones of the others are tried in between."""
 
-_PICK_TRIES = 64
+PICK_TRIES = 64
+"""Below so many members every suitable one is found, beyond it nearly always one."""
 
 
 class Retries:
@@ -79,7 +80,7 @@ class Retries:
         self._is_turn_of_more = not self._is_turn_of_more
         node = None if self._is_turn_of_more else self._redial.pop_due(now)
         if node is None:
-            node = self._table.pick(self._rng, self._is_left_out, _PICK_TRIES)
+            node = self._table.pick(self._rng, self._is_left_out, PICK_TRIES)
         if node is None:
             self._schedule_rest(now)
             self.pace(now, is_isolated=False)
