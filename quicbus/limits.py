@@ -188,6 +188,12 @@ CACHED_RULES = 262_144
 CACHED_DECISIONS = 65_536
 CACHED_DECISIONS_SIZE = 8 * 1024 * 1024
 """Topics that a node has decided on, of all names, and their bytes: a topic may have 64 KiB."""
+DENIAL_PAUSE_S = 60.0
+"""A client that was told of in the log, for what it may not publish (or subscribe to), is told of again after this."""
+DENIAL_LINES, DENIAL_LINES_S = 10, 10.0
+"""So many lines of all clients in so many seconds; what is beyond is counted only."""
+DENIAL_NAMES = 1_024
+"""Clients whose line is remembered; the oldest are forgotten."""
 MAX_PERMISSIONS_FILE_SIZE = 1024 * 1024
 """Of the file that holds the table: some ten thousand roles, which are read in two seconds."""
 

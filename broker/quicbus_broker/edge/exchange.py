@@ -11,9 +11,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from quicbus.exceptions import InvalidTopic, ProtocolViolation
+from quicbus.logs import logger_for
 from quicbus.topics import check_filter
 from quicbus.wire.batch import parse_body
 from quicbus.wire.records import Envelope, encode_delivery_front
+from quicbus_broker.edge.denials import Denials
 from quicbus_broker.edge.edge_limits import no_hits
 from quicbus_broker.edge.remote_sources import RemoteSources
 from quicbus_broker.permissions import Policy
@@ -40,7 +42,7 @@ class Exchange:
     """`origin` is this node's id, `boot` grows with each start. Batches are numbered from 1 in each boot.
 
     `malformed` counts batches and filters of other nodes that no edge should have let in, `too_large` messages that
-    came from there in batches over `max_body_size`. `refused_not_permitted` counts batches and subscribes of clients.
+    came from there in batches over `max_body_size`. `denials` are of batches and subscribes of clients.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Exchange:
         self.sequence = 0
         self.malformed = 0
         self.too_large = 0
-        self.refused_not_permitted = 0
+        self.denials = Denials(self.policy, clock, logger_for("quicbus_broker.edge", node=origin.hex()))
         self.limit_hits = no_hits()
         """How many times each limit was met, by the name of its setting."""
         self.max_body_size = sys.maxsize

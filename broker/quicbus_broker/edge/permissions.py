@@ -45,6 +45,11 @@ class Permissions:
         self._is_unrestricted = self._grant is None or self._grant.is_unrestricted
 
     @property
+    def who(self) -> str:
+        """The client, for people."""
+        return self._name or "a client of this very process"
+
+    @property
     def restricts(self) -> bool:
         return not self._is_unrestricted
 

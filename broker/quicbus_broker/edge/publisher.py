@@ -13,6 +13,7 @@ from quicbus.wire.frames import Flushed, NoResponder, Refused, Taken
 from quicbus.wire.records import KIND_MESSAGE, KIND_PUBLISH, RECORD_OVERHEAD, Oversize, RecordParser
 from quicbus_broker.edge.numbers import BatchNumbers
 from quicbus_broker.edge.rate import PublishRates
+from quicbus_broker.permissions import Action
 
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection
@@ -268,8 +269,9 @@ class Publisher:
             raise TooManyOversize(detail)
 
     def _refuse_not_permitted(self, body: Body, reason: str, topic: bytes) -> None:
-        self._exchange.refused_not_permitted += 1
-        self._refuse(body.number, body.count, reason, topic.decode()[:200])
+        subject = topic.decode()
+        self._exchange.denials.add(self._permissions.who, Action.PUBLISH, subject)
+        self._refuse(body.number, body.count, reason, subject[:200])
 
     def _refuse(self, number: int, messages: int, reason: str, detail: str) -> None:
         self.refused += messages

@@ -201,7 +201,7 @@ class Edge:
             subscriptions=len(self.exchange.router),
             malformed=self.exchange.malformed,
             too_large=self.exchange.too_large,
-            not_permitted=self.exchange.refused_not_permitted,
+            not_permitted=self.exchange.denials.count,
             limits=dict(self.exchange.limit_hits),
         )
 

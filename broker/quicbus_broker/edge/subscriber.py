@@ -12,6 +12,7 @@ from quicbus.wire.batch import slice_body
 from quicbus.wire.frames import Subscribed, SubscriptionClosed, SubscriptionDropped
 from quicbus.wire.records import encode_delivery_front, encode_subscriptions
 from quicbus_broker.edge.lanes import NoLanes, OutgoingLanes
+from quicbus_broker.permissions import Action
 from quicbus_broker.routing import OutputRoom, Overflow, Subscription, SubscriptionOptions
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Subscriber:
         except InvalidTopic as error:
             return SubscriptionClosed(id=frame.id, reason="invalid", detail=str(error))
         if not self._permissions.may_subscribe(frame.filter):
-            self._exchange.refused_not_permitted += 1
+            self._exchange.denials.add(self._permissions.who, Action.SUBSCRIBE, frame.filter)
             return SubscriptionClosed(id=frame.id, reason="not_permitted", detail=frame.filter[:200])
         bounds = (
             ("max_filter_size", len(frame.filter.encode()), self._limits.max_filter_size),
