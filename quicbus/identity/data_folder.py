@@ -11,6 +11,7 @@ boot                the last boot number, in decimal
 members.json        members of the mesh that a restarted broker dials besides its seeds
 lock                locked while a broker uses the folder; holds its process id
 authority.lock      locked for a moment by who writes what brokers and commands both write
+workers/2 …         data folders of further workers of this broker
 node-request.pem    a signing request, where the authority is elsewhere (`PreparedFolder`)
 ```
 
