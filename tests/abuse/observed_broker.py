@@ -12,6 +12,7 @@ from typing import Self
 
 import quicbus_broker.cli
 from quicbus_broker import Broker
+from quicbus_broker.banner import plain
 from quicbus_cli.entry import main
 from quicbus_cli.streams import read_lines
 
@@ -29,8 +30,8 @@ class ObservedBroker(Broker):
     async def _tell(self) -> None:
         async for lines in read_lines():
             for line in lines:
-                statistics = {"event": "statistics", "asked": line.decode(), "statistics": self.statistics()}
-                sys.stdout.write(json.dumps(statistics, default=quicbus_broker.cli._plain) + "\n")
+                statistics = {"event": "statistics", "asked": line.decode(), "statistics": plain(self.statistics())}
+                sys.stdout.write(json.dumps(statistics) + "\n")
             sys.stdout.flush()
 
 
