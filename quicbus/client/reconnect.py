@@ -19,6 +19,10 @@ BACKOFF_MAX_S = 15.0
 """A broker that comes back is found within this; ten thousand clients then spread over it."""
 UNANSWERED_S = 2.0
 """After this long without any answer a client dials beside."""
+SUSPICIOUS_S = 1.0
+"""So long a silence where there was traffic is worth a PING that presses; and so long a frame waits for its answer."""
+BUSY_LOOKS = 4
+"""There was traffic: something came between one look and the next so often in a row."""
 
 
 class DialPlan:
@@ -68,6 +72,8 @@ class Verdict(Enum):
 
     FINE = "fine"
     PING = "ping"
+    PRESS = "press"
+    """Ping, and send so much with it that a broker that finds this client at another address may go on there."""
     DIAL_BESIDE = "dial beside"
     LOST = "lost"
 
@@ -78,13 +84,22 @@ class StallWatch:
     It pings after a quarter of the time-out without a datagram, has the client dial beside once a ping is unanswered
     for `UNANSWERED_S`, and gives the connection up after the time-out. A watch that was itself called late (the
     application held up the loop) begins anew: what came in the meantime has not been read yet.
+
+    A client that only listens is found at a new address when it sends next, so it presses at once where its own address
+    changed, after `SUSPICIOUS_S` of silence where there was traffic, and again while acknowledgements come but not the
+    answer: then the broker sees it and is not allowed to send it what got lost.
     """
 
     def __init__(self, stall_timeout_s: float, now: float) -> None:
         self._timeout = stall_timeout_s
+        self._suspicious = min(SUSPICIOUS_S, stall_timeout_s / 4)
         self._baseline = now
         self._pinged: float | None = None
+        self._asked: float | None = None
+        """When the last ping was sent whose answer, a frame, has not come."""
         self._last_look = now
+        self._last_heard = now
+        self._lively_looks = 0
         self.interval_s = min(0.5, stall_timeout_s / 20)
         """How often to look."""
 
@@ -93,19 +108,44 @@ class StallWatch:
         """The last ping was."""
         return self._pinged is None
 
-    def look(self, now: float, last_heard: float) -> Verdict:
+    def answered(self) -> None:
+        """The broker's frame came that answers a ping."""
+        self._asked = None
+
+    def look(self, now: float, last_heard: float, *, has_moved: bool = False) -> Verdict:
+        """Say what to do now. `has_moved`: this host's address towards the broker changed since the last look."""
         if now - self._last_look > 4 * self.interval_s + 0.5:
-            self._baseline, self._pinged = now, None
+            self._baseline, self._pinged, self._asked = now, None, None
         self._last_look = now
+        is_quiet = self._is_quiet(last_heard)
         heard = max(last_heard, self._baseline)
         # A broker in this process answers in the very tick of a coarse clock (uvloop's counts milliseconds).
         if self._pinged is not None and heard >= self._pinged:
             self._pinged = None
         if now - heard >= self._timeout:
             return Verdict.LOST
-        if self._pinged is None:
-            if now - heard < self._timeout / 4:
-                return Verdict.FINE
-            self._pinged = now
-            return Verdict.PING
-        return Verdict.DIAL_BESIDE if now - self._pinged >= min(UNANSWERED_S, self._timeout / 4) else Verdict.FINE
+        if self._pinged is not None and now - self._pinged >= min(UNANSWERED_S, self._timeout / 4):
+            return Verdict.DIAL_BESIDE
+        is_waited_for = self._asked is not None and now - self._asked >= self._suspicious
+        is_cut_off = is_quiet and self._lively_looks >= BUSY_LOOKS and now - heard >= self._suspicious
+        if has_moved or is_waited_for or is_cut_off:
+            return self._asks(Verdict.PRESS, now)
+        if self._pinged is None and now - heard >= self._timeout / 4:
+            return self._asks(Verdict.PING, now)
+        return Verdict.FINE
+
+    def _is_quiet(self, last_heard: float) -> bool:
+        """Count the looks with traffic. Returns whether nothing came since the last one."""
+        if last_heard > self._last_heard:
+            self._last_heard = last_heard
+            self._lively_looks += 1
+            return False
+        if self._lively_looks < BUSY_LOOKS:
+            self._lively_looks = 0
+        return True
+
+    def _asks(self, verdict: Verdict, now: float) -> Verdict:
+        self._asked = now
+        self._pinged = now if self._pinged is None else self._pinged
+        self._lively_looks = 0
+        return verdict

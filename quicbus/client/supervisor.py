@@ -130,9 +130,11 @@ class Supervisor:
             dialing = self._dialing
             if self._link.session is None or (dialing is not None and dialing.done()):
                 break
-            verdict = watch.look(self._loop.time(), session.connection.last_heard)
-            if verdict is Verdict.PING:
-                session.queries.ping()
+            connection = session.connection
+            verdict = watch.look(self._loop.time(), connection.last_heard, has_moved=connection.has_moved())
+            if verdict in (Verdict.PING, Verdict.PRESS):
+                session.queries.ping(watch.answered)
+                connection.ping(is_pressing=verdict is Verdict.PRESS)
             elif verdict is Verdict.DIAL_BESIDE and dialing is None:
                 _log.info("= no answer from the broker, dialing beside", extra=self._link.named)
                 self._begin_dialing(pause=False)
@@ -145,18 +147,16 @@ class Supervisor:
     def _begin_dialing(self, *, pause: bool) -> asyncio.Task[tuple[Session, BrokerUrl]]:
         """Begin to dial; whatever ends `run` ends it too."""
         self._dialing = asyncio.create_task(self._establish({}, pause=pause), name=f"quicbus-dial[{self._name}]")
+        self._dialing.add_done_callback(lambda _: self._changed.set())
         return self._dialing
 
     async def _wait_change(self, timeout_s: float) -> None:
+        if self._dialing is not None and self._dialing.done():
+            return
         self._changed.clear()
-        dialing = self._dialing
-        waiting = asyncio.create_task(self._changed.wait(), name=f"quicbus-watch[{self._name}]")
-        try:
-            await asyncio.wait(
-                {waiting} | ({dialing} if dialing else set()), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            waiting.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
 
     def _adopt(self, session: Session, url: BrokerUrl) -> None:
         self._plan.connected(url, _further(session))

@@ -115,10 +115,13 @@ class PipeEnd:
             self.stopped.append((stream_id, code))
             self.dirty = True
 
-    def ping(self) -> None:
+    def ping(self, *, is_pressing: bool = False) -> None:
         if not self._closed:
             self.pings += 1
             self.dirty = True
+
+    def has_moved(self) -> bool:
+        return False
 
     def transmit_soon(self) -> None:
         self.dirty = not self._closed

@@ -93,6 +93,12 @@ class AioquicConnection(_library.LibraryConnection):
             self.rejected_datagrams += 1
             self.rejected_size += len(datagram)
 
+    def ping(self, uid: int) -> None:
+        """RFC 9002 section 7.5: what looks whether the peer is there must not wait for room in the congestion window,
+        which a path that has broken off leaves full."""
+        super().ping(uid)
+        cast("Any", self._quic)._probe_pending = True
+
     def _on_completed(self, event: Any) -> EngineEvent | None:
         space = cast("Any", self._quic)._spaces[Epoch.ONE_RTT]
         self._numbers = space.received_packets = _CountedNumbers(space.received_packets)

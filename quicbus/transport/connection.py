@@ -83,8 +83,17 @@ class Connection(Protocol):
 
     def stop_stream(self, stream_id: int, code: int) -> None: ...
 
-    def ping(self) -> None:
-        """Ask the peer's transport for a sign of life; it shows in `last_heard` and `statistics().rtt_s`."""
+    def ping(self, *, is_pressing: bool = False) -> None:
+        """Ask the peer's transport for a sign of life; it shows in `last_heard` and `statistics().rtt_s`.
+
+        `is_pressing`: a dialer may be at another address now, at which the listener may answer with no more than three
+        times what it got from there; 1.4 KB are sent, so that it can go on at once with what got lost.
+        """
+        ...
+
+    def has_moved(self) -> bool:
+        """For a dialer: whether this host's address towards the listener is another than at the last call. It takes a
+        socket and 10 us. What a NAT in between does does not show."""
         ...
 
     def transmit_soon(self) -> None:

@@ -7,7 +7,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from quicbus.transport.network import Path, is_this_host, plain_address
+from quicbus.transport.network import Path, is_this_host, plain_address, source_address
 from quicbus.transport.udp_socket import MAX_KNOWN_PATHS, MAX_READ_SIZE, MAX_UNSENT_SIZE, bind_udp
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ class AsyncioDatagramSocket(asyncio.DatagramProtocol):
                 self._near.clear()
             self._near[host] = is_this_host(host)
         return self._near[host]
+
+    def source_towards(self, path: Path) -> str:
+        return source_address(path.peer)
 
     def send(self, path: Path, datagrams: list[bytes]) -> None:
         transport = self._transport

@@ -277,6 +277,9 @@ class Endpoint:
     def now(self) -> float:
         return self._loop.time()
 
+    def source_towards(self, path: Path) -> str:
+        return self._open_socket().source_towards(path)
+
     def mark_dirty(self, connection: EndpointConnection) -> None:
         if connection is self._writing:  # It sends at the end of this turn anyway.
             return

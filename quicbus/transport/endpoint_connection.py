@@ -20,6 +20,7 @@ from quicbus.transport.engine import (
 )
 from quicbus.transport.key_updates import KeyUpdates
 from quicbus.transport.path import AMPLIFICATION
+from quicbus.transport.pings import Pings
 from quicbus.transport.undelivered import UndeliveredBytes
 from quicbus.wire.close_codes import CloseCode
 
@@ -37,10 +38,6 @@ logger = logging.getLogger("quicbus.transport")
 
 LINGER_S = 1.0
 """After its own close a connection answers what still arrives by closing again: the close may have been lost."""
-SILENCE_S = 1.0
-"""A dialer that heard nothing for so long may have another address by now, without knowing."""
-SMALL_DATAGRAM_SIZE = 256
-MAX_PINGS_UNDER_WAY = 64
 
 
 class EndpointConnection:
@@ -90,10 +87,9 @@ class EndpointConnection:
         self._last_before_close: list[bytes] = []
         self._is_terminated = False
         self._close_cause = ""
-        self._repeats_ping = False
-        self._pings: dict[int, float] = {}
-        self._next_ping = 1
-        self._rtt_s: float | None = None
+        self._pings = Pings()
+        self._source = ""
+        """This host's address towards the peer, when a dialer looked last."""
         self._datagrams_sent = self._datagrams_received = 0
         self._bytes_sent = self._bytes_received = 0
         self._rejected_datagrams = self._rejected_size = 0
@@ -145,12 +141,15 @@ class EndpointConnection:
         self._quic.stop_stream(stream_id, code)
         self._owner.mark_dirty(self)
 
-    def ping(self) -> None:
+    def ping(self, *, is_pressing: bool = False) -> None:
         if self.is_complete and self._closing is None:
-            now = self._owner.now()
-            self._repeats_ping = self._is_client and now - self._last_heard >= SILENCE_S
-            self._ping(now)
+            self._ping(self._owner.now(), is_pressing=is_pressing and self._is_client)
             self._owner.mark_dirty(self)
+
+    def has_moved(self) -> bool:
+        before, source = self._source, self._owner.source_towards(self.paths.active)
+        self._source = source or before  # Without a way it keeps the address that it may get back.
+        return bool(before and source) and source != before
 
     def transmit_soon(self) -> None:
         self._owner.mark_dirty(self)
@@ -170,7 +169,7 @@ class EndpointConnection:
             bytes_received=self._bytes_received,
             address_changes=self.paths.changes,
             key_updates=self._key_updates.count,
-            rtt_s=self._rtt_s,
+            rtt_s=self._pings.rtt_s,
         )
 
     # --- for the endpoint -------------------------------------------------------------------------------------------
@@ -232,8 +231,7 @@ class EndpointConnection:
             datagrams = self._affordable(datagrams)
         if not datagrams:
             return []
-        if self._repeats_ping:
-            self._repeat_ping(datagrams)
+        self._pings.repeat(datagrams, self._datagram_size)
         self._last_sent = now
         self._datagrams_sent += len(datagrams)
         self._bytes_sent += sum(map(len, datagrams))
@@ -327,7 +325,7 @@ class EndpointConnection:
     def _feed_from_elsewhere(self, buffer: bytes, segment_size: int, path: Path, now: float) -> None:
         # What came before is drained first, so that an acknowledgement among the events now can only be from `path`.
         self.drain(now)
-        is_new = self.paths.received(path, len(buffer), now, self._next_ping)
+        is_new = self.paths.received(path, len(buffer), now, self._pings.next)
         self._take(buffer, segment_size, now)
         if is_new:
             self._ping(now)
@@ -338,22 +336,10 @@ class EndpointConnection:
         left = AMPLIFICATION * self._bytes_received - self._bytes_sent
         return datagrams if sum(map(len, datagrams)) <= left else []
 
-    def _ping(self, now: float) -> int:
-        uid = self._next_ping
-        self._next_ping += 1
-        if len(self._pings) >= MAX_PINGS_UNDER_WAY:
-            del self._pings[next(iter(self._pings))]
-        self._pings[uid] = now
+    def _ping(self, now: float, *, is_pressing: bool = False) -> int:
+        uid = self._pings.begin(now, is_pressing=is_pressing)
         self._quic.ping(uid)
         return uid
-
-    def _repeat_ping(self, datagrams: list[bytes]) -> None:
-        # A listener that sees us at a new address may answer with three times what came from there. Copies of the
-        # PING, which its engine takes for the duplicates that they are, allow it two datagrams of full size.
-        self._repeats_ping = False
-        ping = datagrams[-1]
-        if len(ping) <= SMALL_DATAGRAM_SIZE:
-            datagrams += [ping] * (2 * self._datagram_size // (AMPLIFICATION * len(ping)))
 
     def _update_keys(self, now: float) -> None:
         if not self.is_complete or self._closing is not None:
@@ -420,9 +406,7 @@ class EndpointConnection:
         return {"peer": f"{self._listener_node.hex()}@{address}" if self._listener_node else address}
 
     def _on_ping_acknowledged(self, uid: int, now: float, source: Path | None) -> None:
-        sent_at = self._pings.pop(uid, None)
-        if sent_at is not None:
-            self._rtt_s = now - sent_at
+        self._pings.acknowledged(uid, now)
         self._key_updates.acknowledged(uid)
         if source is not None and self.paths.acknowledged(uid, source):
             self._owner.counters.address_changes += 1

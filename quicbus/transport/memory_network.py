@@ -91,13 +91,15 @@ class MemoryNetwork:
         """Return one direction, to put faults on."""
         return Link(self._faults, [(source, destination)])
 
-    def move(self, address: Address) -> Address:
+    def move(self, address: Address, *, to_host: str = "") -> Address:
         """Give the socket at `address` another port, as a NAT that forgot it would; return its new address.
 
-        The socket does not notice. What is sent to the old address is lost.
+        The socket does not notice, unless its host gets another address, too. What is sent to the old address is lost.
         """
         moved = self._sockets.pop(address)
-        moved.seen_as = (address[0], self._free_port(address[0]))
+        moved.source = to_host or moved.source
+        host = to_host or address[0]
+        moved.seen_as = (host, self._free_port(host))
         self._sockets[moved.seen_as] = moved
         return moved.seen_as
 
@@ -237,6 +239,8 @@ class MemorySocket:
         """Where others see it: `MemoryNetwork.move` changes that, `address` stays."""
         self.is_closed = False
         self._network = network
+        self.source = address[0]
+        """What this side knows its address to be; empty where it has none."""
         self._address = address
         self._counters = counters
 
@@ -249,6 +253,9 @@ class MemorySocket:
 
     def is_near(self, path: Path) -> bool:
         return self._network.is_near
+
+    def source_towards(self, path: Path) -> str:
+        return self.source
 
     def send(self, path: Path, datagrams: list[bytes]) -> None:
         if not self.is_closed:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from quicbus.transport.connection import Address
     from quicbus.transport.statistics import Counters
 
-__all__ = ["DatagramReceiver", "DatagramSocket", "Network", "Path", "is_this_host", "plain_address"]
+__all__ = ["DatagramReceiver", "DatagramSocket", "Network", "Path", "is_this_host", "plain_address", "source_address"]
 
 MAPPED_PREFIX = "::ffff:"
 
@@ -61,6 +61,10 @@ class DatagramSocket(Protocol):
         """Whether `path` stays on this host, so that datagrams of 8 KiB pass."""
         ...
 
+    def source_towards(self, path: Path) -> str:
+        """This host's address in datagrams that would leave for `path` now; empty where there is no way."""
+        ...
+
     def send(self, path: Path, datagrams: list[bytes]) -> None: ...
 
     async def wait_sent(self) -> None:
@@ -99,10 +103,19 @@ def is_this_host(host: str) -> bool:
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         return False
     # The source address that the system picks towards one of its own addresses is that address.
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    return source_address((str(ip), 9)) == str(ip)
+
+
+def source_address(sockaddr: tuple[Any, ...]) -> str:
+    """Return the address that the system would send from to a socket address; empty where it knows no way there.
+
+    It is asked by connecting a socket, which sends nothing.
+    """
+    plain = plain_address(sockaddr)  # Where sockets of IPv6 are not dual-stack they take no mapped address.
+    family = socket.AF_INET6 if ":" in plain[0] else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(ip), 9))
-            return bool(probe.getsockname()[0] == str(ip))
+            probe.connect(sockaddr if family == socket.AF_INET6 else plain)
+            return plain_address(probe.getsockname())[0]
     except OSError:
-        return False
+        return ""

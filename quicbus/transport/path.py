@@ -19,6 +19,8 @@ CANDIDATE_TIMEOUT_S = 30.0
 """A candidate that has not answered by then is forgotten; the peer's next datagram makes it one again. An engine whose
 datagrams were lost for seconds takes seconds until it tries again, so that this is about an idle time-out."""
 
+FUNDED_SIZE = 1200
+"""A PING may share its datagram with data that was lost, which the bytes from a new address must pay for."""
 PROBE_INTERVAL_S = 0.1
 """PINGs may be lost, qh3 does not repeat them, and a window full of lost data lets none out for a while."""
 
@@ -40,6 +42,10 @@ class _Candidate(Generic[P]):
     """Nothing came on the active path since the last datagram from here."""
     received: int = 0
     sent: int = 0
+
+    @property
+    def allowance(self) -> int:
+        return AMPLIFICATION * self.received - self.sent
 
 
 class PathMap(Generic[P]):
@@ -67,8 +73,10 @@ class PathMap(Generic[P]):
         if candidate is None or candidate.expires_at <= now or not candidate.path.is_same_peer(path):
             self._candidate = _Candidate(path, probe, now + CANDIDATE_TIMEOUT_S, now, received=size)
             return True
+        was_funded = candidate.allowance >= FUNDED_SIZE
         candidate.received += size
-        asks_again = not candidate.leads or now >= candidate.probed_at + PROBE_INTERVAL_S
+        is_funded = candidate.allowance >= FUNDED_SIZE and not was_funded
+        asks_again = is_funded or not candidate.leads or now >= candidate.probed_at + PROBE_INTERVAL_S
         candidate.leads = True
         if asks_again:
             candidate.probed_at = now
@@ -102,7 +110,7 @@ class PathMap(Generic[P]):
             self._candidate = candidate = None
         if candidate is None or not candidate.leads:
             return [(self.active, datagrams)]
-        allowance = AMPLIFICATION * candidate.received - candidate.sent
+        allowance = candidate.allowance
         there = 0
         for datagram in datagrams:
             if len(datagram) > allowance:

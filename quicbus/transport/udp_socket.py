@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from quicbus.transport.network import Path, is_this_host, plain_address
+from quicbus.transport.network import Path, is_this_host, plain_address, source_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,6 +222,9 @@ class UdpSocket:
                 self._near.clear()
             near = self._near[host] = is_this_host(host)
         return near
+
+    def source_towards(self, path: Path) -> str:
+        return source_address(path.peer)
 
     def send(self, path: Path, datagrams: list[bytes]) -> None:
         for group in segment_groups(datagrams) if self._can_segment else ([datagram] for datagram in datagrams):

@@ -76,8 +76,11 @@ class FakeConnection:
     def stop_stream(self, stream_id: int, code: int) -> None:
         raise AssertionError("the edge stops no streams")
 
-    def ping(self) -> None:
+    def ping(self, *, is_pressing: bool = False) -> None:
         raise AssertionError("the edge sends no transport pings")
+
+    def has_moved(self) -> bool:
+        raise AssertionError("a listener does not ask")
 
     def transmit_soon(self) -> None:
         self.is_dirty = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from quicbus.transport.memory_network import MemoryNetwork
+from quicbus.transport.network import source_address
 from tests.transport.pump import encrypted_pairing, every_pairing
 from tests.transport.recorder import Recorders, dial, opened
 from tests.transport.relay import RawSocket, Relay
@@ -117,7 +118,7 @@ async def test_a_dialer_ignores_what_comes_from_another_address_than_it_dialed()
 
 
 @encrypted_pairing
-async def test_a_ping_into_silence_brings_a_bulk_stream_to_the_new_address(dialer: str, listener: str) -> None:
+async def test_a_ping_that_presses_brings_a_bulk_stream_to_the_new_address(dialer: str, listener: str) -> None:
     # All that is under way is lost. A few bytes from the new address would not pay for one full datagram to it.
     sessions = Recorders()
     async with opened(listener, sessions) as here, opened(dialer) as there:
@@ -131,6 +132,54 @@ async def test_a_ping_into_silence_brings_a_bulk_stream_to_the_new_address(diale
             relay.move()
             loop = asyncio.get_running_loop()
             await eventually(lambda: loop.time() > session.connection.last_heard + 1)
-            session.connection.ping()
+            session.connection.ping(is_pressing=True)
             await session.wait(has_received(4_000_000))
             assert accepted.connection.statistics().address_changes == 1
+
+
+@encrypted_pairing
+async def test_a_listener_whose_window_is_full_goes_on_at_the_new_address_when_pressed(
+    dialer: str, listener: str
+) -> None:
+    network = MemoryNetwork(latency_s=0.005, is_near=False)
+    sessions = Recorders()
+    async with opened(listener, sessions, network=network) as here, opened(dialer, network=network) as there:
+        session = dial(there, here.address)
+        await session.wait_connected()
+        accepted = await sessions.first()
+        await accepted.wait_connected()
+        assert not session.connection.has_moved()
+        stream = accepted.connection.open_stream()
+        accepted.connection.send(stream, b"first")
+        await session.wait(has_received(5))
+        network.move(there.address, to_host="10.0.0.9")
+        accepted.connection.send(stream, bytes(100_000))  # All that the window takes is lost.
+        await accepted.wait_for(lambda one: one.connection.unsent_size > 0)
+        assert session.connection.has_moved()
+        assert not session.connection.has_moved(), "that was told"
+        session.connection.ping(is_pressing=True)
+        await session.wait(has_received(100_005))
+        assert accepted.connection.peer_address[0] == "10.0.0.9"
+
+
+async def test_an_address_that_is_gone_for_a_while_and_comes_back_is_no_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MemoryNetwork()
+    async with opened("memory", Recorders(), network=network) as here, opened("memory", network=network) as there:
+        session = dial(there, here.address)
+        await session.wait_connected()
+        sources = iter(["10.0.0.1", "10.0.0.1", "", "10.0.0.1", "", "10.0.0.2", "10.0.0.2"])
+        monkeypatch.setattr(there, "source_towards", lambda path: next(sources))
+        told = [session.connection.has_moved() for _ in range(7)]
+        assert told == [False, False, False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("towards", "source"),
+    [
+        (("127.0.0.1", 9), "127.0.0.1"),
+        (("::ffff:127.0.0.2", 9, 0, 0), "127.0.0.1"),
+        (("255.255.255.255", 9), ""),
+    ],
+)
+def test_the_system_tells_where_datagrams_would_leave_from(towards: tuple[Any, ...], source: str) -> None:
+    assert source_address(towards) == source

@@ -30,6 +30,13 @@ def test_a_candidate_gets_at_most_three_times_what_came_from_it() -> None:
     assert paths.split([SMALL, SMALL], 0.0) == [(NEW, [SMALL]), (OLD, [SMALL])]
 
 
+def test_it_is_asked_again_once_its_bytes_pay_for_a_full_datagram() -> None:
+    paths = moving(received=40)
+    asked = [number for number in range(2, 21) if paths.received(NEW, 40, 0.0, 8)]
+    assert asked == [10], "three times 400 bytes"
+    assert paths.split([LARGE], 0.0) == [(NEW, [LARGE])]
+
+
 def test_a_datagram_that_is_too_large_for_the_candidate_goes_where_it_went_before() -> None:
     assert moving(received=100).split([LARGE], 0.0) == [(OLD, [LARGE])]
 
@@ -75,9 +82,9 @@ def test_what_comes_on_the_active_path_keeps_the_candidate_from_leading() -> Non
 
 def test_a_candidate_is_asked_again_when_an_answer_is_overdue() -> None:
     paths = moving()
-    assert not paths.received(NEW, 100, PROBE_INTERVAL_S / 2, 8)
-    assert paths.received(NEW, 100, PROBE_INTERVAL_S, 8)
-    assert not paths.received(NEW, 100, PROBE_INTERVAL_S * 1.5, 9)
+    assert not paths.received(NEW, 30, PROBE_INTERVAL_S / 2, 8)
+    assert paths.received(NEW, 30, PROBE_INTERVAL_S, 8)
+    assert not paths.received(NEW, 30, PROBE_INTERVAL_S * 1.5, 9)
 
 
 def test_another_address_takes_the_place_of_the_candidate() -> None:
