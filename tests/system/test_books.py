@@ -247,7 +247,7 @@ async def test_the_books_balance_when_the_broker_is_killed_under_load(engine: st
     assert messages.statistics().gaps == 1
     # Nothing is missing but what is counted: what the second broker took, it handed over or dropped.
     assert_broker_balances(after)
-    assert after["accepted"] <= accepted
+    assert after["accepted"] - 1 <= accepted  # one is the reader's own, the last
     assert after["deliveries"] + after["unmatched"] == after["accepted"]
     published = sum(bus.statistics().published for bus in (one, two))
     assert published == accepted + sum(lost)
