@@ -12,7 +12,6 @@ A record of an unknown kind is skipped by its size. Kind 3 (Broadcast) is the me
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,6 +34,7 @@ __all__ = [
     "encode_delivery",
     "encode_delivery_front",
     "encode_publish",
+    "encode_publish_of",
     "encode_subscriptions",
 ]
 
@@ -47,21 +47,24 @@ _OVERSIZE_HEAD = 32
 """An oversize record is reported once this much of it is there: the fixed part of a body, which numbers it."""
 # hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
 _ENVELOPE = struct.Struct("<BIIQ16sQBH")
+# size and kind of the record, and the same
+_DELIVERY = struct.Struct("<IB" + _ENVELOPE.format[1:])
+_DELIVERY_OVERHEAD = 1 + _ENVELOPE.size
+"""Bytes of a Message record, as its size counts them, without publisher, subscriptions and body."""
 _SUBSCRIPTION = struct.Struct("<IQ")
+_SUBSCRIPTION_SIZE = _SUBSCRIPTION.size
 _MAX_AGE_MS = 0xFFFF_FFFF
 _SMALL_CHUNK = 256
 """Chunks below this are gathered: a `bytes` of its own costs 40 bytes beside its content."""
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class Envelope:
-    """What nodes write around a body. Never changed: `dataclasses.replace` makes another one.
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """What nodes write around a body. `msgspec.structs.replace` makes another one.
 
     `sequence` numbers the batches of one boot of the origin from 1. `first` is the index, in the batch as it was
     published, of the first message here. `age_ms` sums the time that the batch spent in queues of nodes.
     """
 
-    # Not frozen: that would treble the time to make one, and one is made for every batch.
     origin: bytes
     boot: int
     sequence: int
@@ -100,6 +103,15 @@ def encode_publish(body: bytes) -> bytes:
     return _RECORD.pack(1 + len(body), KIND_PUBLISH) + body
 
 
+def encode_publish_of(front: bytes, messages: Sequence[bytes]) -> bytes:
+    """Return the Publish record of a body whose front (`encode_body_front`) and messages are not joined yet."""
+    if len(messages) == 1:
+        body = front + messages[0]
+        return _RECORD.pack(1 + len(body), KIND_PUBLISH) + body
+    size = 1 + len(front) + sum(map(len, messages))
+    return b"".join((_RECORD.pack(size, KIND_PUBLISH), front, *messages))
+
+
 def encode_delivery(envelope: Envelope, subscriptions: Sequence[tuple[int, int]], body: bytes) -> bytes:
     """Return the Message record of a body for the subscriptions (id, dropped so far) of one connection."""
     front = encode_delivery_front(envelope, len(subscriptions), len(body))
@@ -109,22 +121,22 @@ def encode_delivery(envelope: Envelope, subscriptions: Sequence[tuple[int, int]]
 def encode_delivery_front(envelope: Envelope, subscription_count: int, body_size: int) -> bytes:
     """Return what stands before the table of subscriptions: it depends on their count alone."""
     publisher = envelope.publisher.encode()
-    size = 1 + _ENVELOPE.size + len(publisher) + subscription_count * _SUBSCRIPTION.size + body_size
-    return b"".join(
-        (
-            _RECORD.pack(size, KIND_MESSAGE),
-            _ENVELOPE.pack(
-                envelope.hop_limit,
-                min(envelope.age_ms, _MAX_AGE_MS),
-                envelope.first,
-                envelope.boot,
-                envelope.origin,
-                envelope.sequence,
-                len(publisher),
-                subscription_count,
-            ),
-            publisher,
+    publisher_size = len(publisher)
+    age_ms = envelope.age_ms
+    return (
+        _DELIVERY.pack(
+            _DELIVERY_OVERHEAD + publisher_size + subscription_count * _SUBSCRIPTION_SIZE + body_size,
+            KIND_MESSAGE,
+            envelope.hop_limit,
+            age_ms if age_ms < _MAX_AGE_MS else _MAX_AGE_MS,
+            envelope.first,
+            envelope.boot,
+            envelope.origin,
+            envelope.sequence,
+            publisher_size,
+            subscription_count,
         )
+        + publisher
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from quicbus.wire.batch import slice_body
 
@@ -60,8 +62,7 @@ class Destination(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """A batch at this node. Times are those of the caller's monotonic clock, in seconds."""
 
     body: Body
@@ -74,12 +75,11 @@ class Batch:
 
     def part(self, start: int, stop: int) -> Batch:
         """Return a batch of its own that holds only the messages `start` to `stop` (exclusive)."""
-        envelope = replace(self.envelope, first=self.envelope.first + start)
+        envelope = msgspec.structs.replace(self.envelope, first=self.envelope.first + start)
         return Batch(slice_body(self.body, start, stop), envelope, self.source, self.arrived, self.expires_at)
 
 
-@dataclass(slots=True, eq=False)
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):
     """Messages `start` to `stop` (exclusive) of a batch for subscriptions of one destination.
 
     `subscriptions` are pairs of id and messages dropped so far. `age_ms`: how long they waited in

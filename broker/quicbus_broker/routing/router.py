@@ -6,8 +6,9 @@ No clock, no I/O. Outputs are appended to the list that the caller passes, in th
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from quicbus_broker.routing.books import RoutingBooks, Settled
 from quicbus_broker.routing.holds import Holds, PausedFilters
