@@ -162,6 +162,15 @@ MAX_JOINED_SIZE = 320 * 1024
 MAX_JOINERS = 32
 """Connections of joiners at a time, beside those of clients and nodes: one takes two round trips and a signature."""
 MAX_JOINERS_PER_ADDRESS = 8
+MAX_JOIN_RATE = 10
+"""Requests with join tokens that a node passes to the authority in a second: each costs that a read of the file of
+tokens, whoever sent it. A fleet of a hundred that joins at once is in after ten seconds."""
+JOIN_BURST_S = 10.0
+"""So many seconds' worth may come at once."""
+JOIN_ADDRESS_SHARE = 0.25
+"""What one address may have of that, so that it keeps nobody else out."""
+JOIN_ADDRESSES = 1_024
+"""Addresses that are counted each for itself, 150 bytes each."""
 JOIN_ANSWER_TIMEOUT_S = 10.0
 """How long a node with the authority's key may take to answer the node that was dialed."""
 
@@ -190,8 +199,8 @@ CACHED_DECISIONS_SIZE = 8 * 1024 * 1024
 """Topics that a node has decided on, of all names, and their bytes: a topic may have 64 KiB."""
 DENIAL_PAUSE_S = 60.0
 """A client that was told of in the log, for what it may not publish (or subscribe to), is told of again after this."""
-DENIAL_LINES, DENIAL_LINES_S = 10, 10.0
-"""So many lines of all clients in so many seconds; what is beyond is counted only."""
+REFUSAL_LINES, REFUSAL_LINES_S = 10, 10.0
+"""So many lines of all clients in so many seconds, and as many of refused joiners; what is beyond is counted only."""
 DENIAL_NAMES = 1_024
 """Clients whose line is remembered; the oldest are forgotten."""
 MAX_PERMISSIONS_FILE_SIZE = 1024 * 1024

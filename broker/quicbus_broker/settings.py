@@ -82,6 +82,9 @@ class BrokerSettings:
     """What one connection may make the broker hold before its proof is accepted."""
     max_unproven_total_size: Annotated[int, msgspec.Meta(ge=limits.MIN_UNPROVEN_SIZE)] = limits.MAX_UNPROVEN_TOTAL_SIZE
     """What all connections without an accepted proof have sent; beyond it those that sent most are closed."""
+    max_join_rate: _Positive = limits.MAX_JOIN_RATE
+    """Requests with join tokens that this node takes to the authority in a second, ten seconds' worth at once, of one
+    address a quarter; beyond it joiners are told when to come again. Renewals are not counted."""
     max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_SUBSCRIPTIONS)] = limits.MAX_SUBSCRIPTIONS
     """Of one client."""
     max_filter_size: Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_TOPIC_SIZE)] = limits.MAX_TOPIC_SIZE

@@ -72,8 +72,8 @@ def test_many_clients_together_have_a_few_lines_and_later_ones_are_told_again(
 ) -> None:
     for number in range(5000):
         denying.denials.add(f"client-{number}", Action.PUBLISH, "orders/1")
-    assert len(caplog.records) == limits.DENIAL_LINES
-    denying.now += limits.DENIAL_LINES_S
+    assert len(caplog.records) == limits.REFUSAL_LINES
+    denying.now += limits.REFUSAL_LINES_S
     denying.denials.add("client-4999", Action.PUBLISH, "orders/1")
     assert caplog.messages[-1].startswith("< client-4999 may not")
     assert denying.denials.count == 5001
@@ -81,7 +81,7 @@ def test_many_clients_together_have_a_few_lines_and_later_ones_are_told_again(
 
 def test_what_is_remembered_and_shown_is_bounded(denying: Denying, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(2 * limits.DENIAL_NAMES):
-        denying.now += limits.DENIAL_LINES_S
+        denying.now += limits.REFUSAL_LINES_S
         denying.denials.add(f"client-{number}", Action.PUBLISH, "o" * 60_000)
     assert len(denying.denials._told) == limits.DENIAL_NAMES
     assert max(map(len, caplog.messages)) < 400

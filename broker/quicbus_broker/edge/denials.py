@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quicbus import limits
+from quicbus_broker.line_budget import LineBudget
 from quicbus_broker.permissions.explain import explain
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ class Denials:
         self._log = log
         self._told: dict[tuple[str, Action], list[float]] = {}
         """When a client was last told of, and how many were not told since."""
-        self._lines = limits.DENIAL_LINES
-        self._lines_from = clock()
+        self._lines = LineBudget(limits.REFUSAL_LINES, limits.REFUSAL_LINES_S, clock)
 
     def add(self, name: str, action: Action, subject: str) -> None:
         """`subject` is the topic or filter, `name` that of the client's certificate."""
@@ -43,11 +43,8 @@ class Denials:
         if told is not None and now < told[0] + limits.DENIAL_PAUSE_S:
             told[1] += 1
             return
-        if now >= self._lines_from + limits.DENIAL_LINES_S:
-            self._lines_from, self._lines = now, limits.DENIAL_LINES
-        if not self._lines:
+        if not self._lines.spend():
             return
-        self._lines -= 1
         self._told.pop((name, action), None)
         self._told[name, action] = [now, 0]
         if len(self._told) > limits.DENIAL_NAMES:

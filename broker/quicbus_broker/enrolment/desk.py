@@ -7,8 +7,11 @@ room of their own, so that they never take that of clients, and what no authorit
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quicbus import limits
@@ -20,7 +23,9 @@ from quicbus.identity.requests import request_key
 from quicbus.logs import logger_for
 from quicbus.transport.connection import shown_address
 from quicbus.wire.close_codes import CloseCode
+from quicbus_broker.enrolment.join_rates import JoinRates
 from quicbus_broker.enrolment.session import JoinSession
+from quicbus_broker.line_budget import LineBudget
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -46,6 +51,8 @@ class JoinStatistics:
     joined: int
     renewed: int
     refused: Mapping[str, int]
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """How many times each limit of joiners was met, by its name."""
 
 
 class JoinDesk:
@@ -60,9 +67,11 @@ class JoinDesk:
         *,
         node: bytes,
         request_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S,
+        max_rate: int = limits.MAX_JOIN_RATE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`verifier`: of the chains of those who renew. `brokers`: URLs to tell joiners.
-        `request_timeout_s`: from the handshake to the request."""
+        `request_timeout_s`: from the handshake to the request. `max_rate`: requests with tokens a second."""
         self._authority = authority
         self._verifier = verifier
         self._brokers = brokers
@@ -72,13 +81,17 @@ class JoinDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined = self._renewed = 0
         self._refused: Counter[str] = Counter()
+        self._max_rate = max_rate
+        self._rates = JoinRates(max_rate, clock)
+        self._lines = LineBudget(limits.REFUSAL_LINES, limits.REFUSAL_LINES_S, clock)
+        self._limits = Counter(dict.fromkeys(("max_joiners", "max_joiners_per_address", "max_join_rate"), 0))
         self._log = logger_for("quicbus_broker.enrolment", node=node.hex())
 
     def make_session(self, connection: Connection) -> JoinSession:
         return JoinSession(connection, self)
 
     def statistics(self) -> JoinStatistics:
-        return JoinStatistics(len(self._sessions), self._joined, self._renewed, dict(self._refused))
+        return JoinStatistics(len(self._sessions), self._joined, self._renewed, dict(self._refused), dict(self._limits))
 
     async def close(self) -> None:
         """Close all joiners. May be called twice."""
@@ -95,11 +108,12 @@ class JoinDesk:
     def refusal(self, session: JoinSession) -> str | None:
         host = session.connection.peer_address[0]
         of_host = sum(one.connection.peer_address[0] == host for one in self._sessions)
-        for limit, current, allowed in (
-            ("joiners", len(self._sessions), limits.MAX_JOINERS),
-            (f"joiners from {host}", of_host, limits.MAX_JOINERS_PER_ADDRESS),
+        for name, limit, current, allowed in (
+            ("max_joiners", "joiners", len(self._sessions), limits.MAX_JOINERS),
+            ("max_joiners_per_address", f"joiners from {host}", of_host, limits.MAX_JOINERS_PER_ADDRESS),
         ):
             if current >= allowed:
+                self._limits[name] += 1
                 return f"{limit}: {current} of {allowed} are being served; try again in {RETRY_AFTER_S} s"
         self._set_deadline(session, self._request_timeout_s)
         return None
@@ -112,7 +126,8 @@ class JoinDesk:
 
     def refused(self, session: JoinSession, code: CloseCode, reason: str) -> None:
         self._refused[code.name.lower()] += 1
-        self._log.warning("> joiner closed with %s: %s", code.name, reason, extra=_peer(session))
+        level = logging.WARNING if self._lines.spend() else logging.DEBUG
+        self._log.log(level, "> joiner closed with %s: %s", code.name, reason, extra=_peer(session))
 
     def closed(self, session: JoinSession) -> None:
         deadline = self._sessions.pop(session, None)
@@ -124,6 +139,8 @@ class JoinDesk:
     async def _serve(self, session: JoinSession, data: bytes) -> None:
         try:
             request = self._checked(data)
+            if not request.chain:
+                self._keep_to_rate(session.connection.peer_address[0])
             issued = await self._authority.ask(request)
             who = peer_of(parse_certificate(issued.chain[0]))
         except ProtocolViolation as error:
@@ -159,6 +176,17 @@ class JoinDesk:
                     "needs a token of `quicbus token create`",
                 )
         return request
+
+    def _keep_to_rate(self, host: str) -> None:
+        """Renewals need not: `_checked` has seen that they are of members of this mesh."""
+        wait_s = self._rates.wait_s(host)
+        if wait_s:
+            self._limits["max_join_rate"] += 1
+            raise ProofRefused(
+                CloseCode.NOT_AVAILABLE,
+                f"max_join_rate: this node takes {self._max_rate} requests with tokens a second to the authority, of "
+                f"one address a quarter; the token is not used up, try again in {math.ceil(wait_s)} s",
+            )
 
     def _set_deadline(self, session: JoinSession, after_s: float) -> None:
         deadline = self._sessions.get(session)

@@ -56,7 +56,13 @@ class Enrolment:
         self._office = CertificateOffice(engine, qlog_dir=settings.qlog_dir)
         authority = AuthorityService(bus, lambda: identity.issuer, _now, node=node)
         self.desk = JoinDesk(
-            authority, identity.verifier, brokers, _now, node=node, request_timeout_s=settings.handshake_timeout_s
+            authority,
+            identity.verifier,
+            brokers,
+            _now,
+            node=node,
+            request_timeout_s=settings.handshake_timeout_s,
+            max_rate=settings.max_join_rate,
         )
         self._keeper = CertificateKeeper(
             identity,

@@ -100,7 +100,7 @@ async def open_office(
     engine: str = "memory",
     has_authority: bool = True,
     network: MemoryNetwork | None = None,
-    request_timeout_s: float = 10.0,
+    **settings: Any,
 ) -> AsyncIterator[Office]:
     network = network or MemoryNetwork()
     bus = FakeBus()
@@ -119,7 +119,7 @@ async def open_office(
             lambda: BROKERS,
             _now,
             node=folder.node_id,
-            request_timeout_s=request_timeout_s,
+            **settings,
         )
         configuration = EngineConfiguration(
             is_client=False,

@@ -200,6 +200,25 @@ async def test_joiners_beyond_their_room_are_told_to_try_again(tmp_path: Path) -
         await office.office.join(office.token(), make_request(generate_key()))
 
 
+async def test_requests_with_tokens_beyond_the_rate_go_no_further_and_renewals_do(tmp_path: Path) -> None:
+    now = 100.0
+    async with open_office(tmp_path / "data", has_authority=False, max_rate=1, clock=lambda: now) as office:
+        token = office.token()
+        for _ in range(3):
+            with pytest.raises(AuthorityUnavailable):
+                await office.office.join(token, make_request(generate_key()))
+        asked = office.bus.asked
+        assert asked == 2, "a quarter of ten requests"
+        with pytest.raises(AuthorityUnavailable, match=r"max_join_rate: .* is not used up, try again in 2 s"):
+            await office.office.join(token, make_request(generate_key()))
+        assert office.desk.statistics().limits == {"max_joiners": 0, "max_joiners_per_address": 0, "max_join_rate": 2}
+        with pytest.raises(AuthorityUnavailable, match="start the broker that has it"):
+            await office.office.renew(office.client(), [ADDRESS_URL])
+        now += 2.0
+        with pytest.raises(AuthorityUnavailable, match="start the broker that has it"):
+            await office.office.join(token, make_request(generate_key()))
+
+
 async def test_a_joiner_that_asks_for_nothing_is_closed(tmp_path: Path) -> None:
     network = MemoryNetwork()
     async with open_office(tmp_path / "data", network=network, request_timeout_s=0.01) as office:
