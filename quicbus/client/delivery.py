@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import count, repeat
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quicbus.client.message import BatchContext, Message, Replier
 from quicbus.exceptions import ProtocolViolation
 from quicbus.wire.batch import FLAG_HEADERS, Body, decode_headers, read_messages, split_headers
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrival", "Inbox", "InboxBooks", "Leg"]
 
+REFILL_MESSAGES = 64
+"""Small batches are decoded together up to this, and an eighth of the window: they count as consumed together."""
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+
+class Arrival(msgspec.Struct, frozen=True, eq=False):
     """A parsed batch for one or more subscriptions; its messages are made when the application comes to them."""
 
     body: Body
@@ -87,7 +91,7 @@ class InboxBooks:
 
 
 class Inbox:
-    """`ready` holds decoded messages of the current batch; take from its left and call `finished` once it is empty."""
+    """`ready` holds decoded messages; take from its left and call `finished` once it is empty."""
 
     def __init__(self, window_messages: int, window_size: int) -> None:
         self.window_messages = window_messages
@@ -97,7 +101,10 @@ class Inbox:
         self.arrived = 0
         self._queue: deque[tuple[Leg, Arrival]] = deque()
         self._queued = 0
-        self._current: tuple[Leg, Body] | None = None
+        self._current: list[tuple[Leg, Body]] = []
+        """What `ready` was made of."""
+        self._refill_messages = min(REFILL_MESSAGES, window_messages // 8)
+        self._refill_size = window_size // 8
         self._dropped_here: Counter[str] = Counter()
         self._past_drops: Counter[str] = Counter()
         self._is_closed = False
@@ -146,29 +153,34 @@ class Inbox:
             self._drop_oldest()
 
     def refill(self) -> bool:
-        """Decode the next batch into `ready`, which must be empty; False when nothing has arrived."""
-        while not self.ready:
-            if not self._queue:
-                return False
-            leg, arrival = self._queue.popleft()
-            self._queued -= arrival.body.count
-            messages, undecodable = _decode(arrival)
-            if undecodable:
-                self._dropped_here["undecodable"] += undecodable
-            if not messages:
-                self._consume(leg, arrival.body)
-                continue
-            self._current = (leg, arrival.body)
-            self.ready.extend(messages)
-        return True
+        """Decode a batch, or several small ones, into `ready`, which must be empty; False when nothing has arrived."""
+        queue, ready = self._queue, self.ready
+        size = 0
+        while queue and (not ready or (len(ready) < self._refill_messages and size < self._refill_size)):
+            leg, arrival = queue.popleft()
+            body = arrival.body
+            size += body.total
+            self._queued -= body.count
+            messages = _decode(arrival)
+            if len(messages) < body.count:
+                self._dropped_here["undecodable"] += body.count - len(messages)
+            self._current.append((leg, body))
+            ready += messages
+        if ready:
+            return True
+        self.finished()
+        return False
 
     def finished(self) -> bool:
-        """The last of `ready` was taken: count the batch as consumed; True when credit should be reported."""
-        if self._current is None:
+        """The last of `ready` was taken: count it as consumed; True when credit should be reported."""
+        current = self._current
+        if not current:
             return False
-        leg, body = self._current
-        self._current = None
-        return self._consume(leg, body)
+        for leg, body in current:
+            leg.consumed += body.count
+            leg.consumed_size += body.total
+        current.clear()
+        return self.is_credit_due()
 
     def is_credit_due(self) -> bool:
         """True when a quarter of the window was consumed since the last report, or the broker waits for less.
@@ -195,13 +207,12 @@ class Inbox:
         self.ready.clear()
         self._queue.clear()
         self._queued = 0
-        self._current = None
+        self._current.clear()
         return gone
 
-    def _consume(self, leg: Leg, body: Body) -> bool:
+    def _consume(self, leg: Leg, body: Body) -> None:
         leg.consumed += body.count
         leg.consumed_size += body.total
-        return leg is self.leg and self.is_credit_due()
 
     def _drop_oldest(self) -> None:
         leg, arrival = self._queue.popleft()
@@ -210,24 +221,28 @@ class Inbox:
         self._consume(leg, arrival.body)
 
 
-def _decode(arrival: Arrival) -> tuple[list[Message], int]:
-    """Return the messages of a batch and how many could not be decoded."""
+def _decode(arrival: Arrival) -> list[Message]:
+    """Return the messages of a batch that can be decoded."""
     body, envelope = arrival.body, arrival.envelope
     try:
         topic = body.topic.decode()
         reply_to = body.reply_to.decode() if body.reply_to else None
     except UnicodeDecodeError:
-        return [], body.count
-    context = BatchContext(
-        topic, reply_to, envelope.publisher, envelope.origin, envelope.boot, envelope.sequence, arrival.bus
-    )
-    if not body.flags & FLAG_HEADERS:
-        return list(map(Message, repeat(context), count(envelope.first), read_messages(body))), 0
+        return []
+    context = BatchContext(topic, reply_to, envelope, arrival.bus)
+    if body.flags & FLAG_HEADERS:
+        return _decode_with_headers(body, envelope.first, context)
+    if body.count == 1:
+        return [Message(context, envelope.first, body.raw[body.messages_start :])]
+    return list(map(Message, repeat(context), count(envelope.first), read_messages(body)))
+
+
+def _decode_with_headers(body: Body, first: int, context: BatchContext) -> list[Message]:
     messages: list[Message] = []
-    for index, raw in enumerate(read_messages(body), envelope.first):
+    for index, raw in enumerate(read_messages(body), first):
         try:
             encoded, payload = split_headers(raw)
             messages.append(Message(context, index, payload, decode_headers(encoded)))
         except ProtocolViolation:
             continue
-    return messages, body.count - len(messages)
+    return messages

@@ -12,6 +12,8 @@ from quicbus.exceptions import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from quicbus.wire.records import Envelope
+
 __all__ = ["BatchContext", "Message", "Replier"]
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -23,21 +25,13 @@ class Replier(Protocol):
     async def publish(self, topic: str, payload: bytes | str, *, headers: Mapping[str, str] | None = None) -> None: ...
 
 
-class BatchContext:
+class BatchContext(msgspec.Struct, frozen=True, eq=False):
     """What the messages of one batch have in common."""
 
-    __slots__ = ("boot", "bus", "origin", "publisher", "reply_to", "sequence", "topic")
-
-    def __init__(
-        self, topic: str, reply_to: str | None, publisher: str, origin: bytes, boot: int, sequence: int, bus: Replier
-    ) -> None:
-        self.topic = topic
-        self.reply_to = reply_to
-        self.publisher = publisher
-        self.origin = origin
-        self.boot = boot
-        self.sequence = sequence
-        self.bus = bus
+    topic: str
+    reply_to: str | None
+    envelope: Envelope
+    bus: Replier
 
 
 # A Struct is made in C in a third of the time that a class with __init__ takes.
@@ -66,13 +60,13 @@ class Message(msgspec.Struct, frozen=True, eq=False):
     @property
     def publisher(self) -> str:
         """The name in the publisher's certificate, as the broker at its edge verified it."""
-        return self._batch.publisher
+        return self._batch.envelope.publisher
 
     @property
     def id(self) -> str:
         """The same at every subscriber, and of no other message: origin node, its boot, batch, index in the batch."""
-        batch = self._batch
-        return f"{batch.origin.hex()}-{batch.boot}-{batch.sequence}-{self._index}"
+        envelope = self._batch.envelope
+        return f"{envelope.origin.hex()}-{envelope.boot}-{envelope.sequence}-{self._index}"
 
     def text(self) -> str:
         """Return the payload as text; raises `UnicodeDecodeError` where it is not UTF-8."""

@@ -29,6 +29,8 @@ class Route:
     topic: str
     encoded: bytes
     lane: int
+    base_cost: int
+    """Of a batch: its record without messages and reply topic."""
 
 
 class CheckedTopics:
@@ -37,10 +39,8 @@ class CheckedTopics:
     def __init__(self, size: int = limits.TOPIC_CACHE_SIZE) -> None:
         self._size = size
         self._routes: dict[str, Route] = {}
-
-    def known(self, topic: str) -> Route | None:
-        """Return the route of a topic that was checked before."""
-        return self._routes.get(topic)
+        self.known = self._routes.get
+        """Returns the route of a topic that was checked before, or `None`."""
 
     def route(self, topic: str) -> Route:
         """Return the route of a topic; raises `InvalidTopic`."""
@@ -49,7 +49,9 @@ class CheckedTopics:
             encoded = check_topic(topic)
             if len(self._routes) >= self._size:
                 self._routes.clear()
-            route = self._routes[topic] = Route(topic, encoded, crc32(encoded) % limits.LANES)
+            route = self._routes[topic] = Route(
+                topic, encoded, crc32(encoded) % limits.LANES, BATCH_FRONT_SIZE + len(encoded)
+            )
         return route
 
 

@@ -14,11 +14,13 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quicbus import limits
-from quicbus.client.outgoing import BATCH_FRONT_SIZE, CheckedTopics, Outgoing, Route
+from quicbus.client.outgoing import CheckedTopics, Outgoing, Route
 from quicbus.client.refusals import Refusals
-from quicbus.wire.batch import encode_body
-from quicbus.wire.records import encode_publish
+from quicbus.wire.batch import encode_body_front
+from quicbus.wire.records import encode_publish_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +51,7 @@ class PublisherBooks:
     buffered: int
 
 
-@dataclass(slots=True)
-class SealedBatch:
+class SealedBatch(msgspec.Struct, gc=False):
     """A record for a lane. `request` is the number of the request that it carries, or 0."""
 
     lane: int
@@ -62,34 +63,34 @@ class SealedBatch:
 class _Batch:
     """A batch under construction."""
 
-    __slots__ = (
-        "base_cost",
-        "deadline",
-        "expires_in_ms",
-        "flags",
-        "index",
-        "largest",
-        "messages",
-        "opened",
-        "reply_to",
-        "request",
-        "room",
-        "route",
-    )
+    # Most have none of these: they are the class's then, and cost nothing to make.
+    opened = 0.0
+    largest = 0
+    flags = 0
+    reply_to = b""
+    expires_in_ms = 0
+    request = 0
+    deadline: float | None = None
 
-    def __init__(self, route: Route, first: Outgoing | None, index: int, now: float) -> None:
+    def __init__(self, route: Route, messages: list[bytes], room: int, index: int, base_cost: int) -> None:
         self.route = route
-        self.messages: list[bytes] = []
-        self.room = limits.BATCH_TARGET_SIZE
+        self.messages = messages
+        self.room = room
         self.index = index
-        self.opened = now
-        self.largest = 0
-        self.flags = first.flags if first else 0
-        self.reply_to = first.reply_to if first else b""
-        self.expires_in_ms = first.expires_in_ms if first else 0
-        self.request = first.request if first else 0
-        self.deadline = now + self.expires_in_ms / 1000 if self.expires_in_ms else None
-        self.base_cost = BATCH_FRONT_SIZE + len(route.encoded) + len(self.reply_to)
+        self.base_cost = base_cost
+
+    @classmethod
+    def of(cls, first: Outgoing, index: int, now: float) -> _Batch:
+        """Return one for a message and what may go with it; it is empty."""
+        route = first.route
+        batch = cls(route, [], limits.BATCH_TARGET_SIZE, index, route.base_cost + len(first.reply_to))
+        batch.opened = now
+        batch.flags = first.flags
+        batch.reply_to = first.reply_to
+        batch.expires_in_ms = first.expires_in_ms
+        batch.request = first.request
+        batch.deadline = now + first.expires_in_ms / 1000 if first.expires_in_ms else None
+        return batch
 
     @property
     def cost(self) -> int:
@@ -132,8 +133,9 @@ class Publisher:
         self.max_message_size = limits.MAX_MESSAGE_SIZE
         self.refusals = Refusals()
         self.topics = CheckedTopics()
+        self._known_route = self.topics.known
         self.on_open: Callable[[], None] = lambda: None
-        """Called by `append` for each batch that it opens: there will be something to seal."""
+        """Called by `append` for the first batch that waits: there will be something to seal."""
         self.on_paced: Callable[[float], None] = lambda seconds: None
         """Called when the rates of the broker make it wait: after so many seconds `new_turn`, and seal."""
         self._pace: Pace | None = None
@@ -142,7 +144,6 @@ class Publisher:
         self._plain: dict[str, _Batch] = {}
         self._special: dict[str, _Batch] = {}
         self._opened = 0
-        self._sealed_index = 0
         self._is_connected = False
         self._is_held = False
         self._is_shut = False
@@ -178,7 +179,7 @@ class Publisher:
 
     def _append_first(self, topic: str, payload: bytes) -> bool:
         """Open a batch without headers and the like, for a topic that was checked before."""
-        route = self.topics.known(topic)
+        route = self._known_route(topic)
         if (
             route is None
             or self.turn_left <= 0
@@ -187,17 +188,18 @@ class Publisher:
         ):
             return False
         cost = len(payload) + MESSAGE_COST
-        batch = _Batch(route, None, self._opened + 1, 0.0)
-        if cost > self._append_limit or cost + batch.base_cost > self.room:
+        base_cost = route.base_cost
+        if cost > self._append_limit or cost + base_cost > self.room:
             return False
         self._opened += 1
-        self._queue.append(batch)
+        queue = self._queue
+        batch = _Batch(route, [payload], limits.BATCH_TARGET_SIZE - cost, self._opened, base_cost)
+        queue.append(batch)
         self._plain[topic] = batch
-        self.room -= cost + batch.base_cost
+        self.room -= cost + base_cost
         self.turn_left -= 1
-        batch.room -= cost
-        batch.messages.append(payload)
-        self.on_open()
+        if len(queue) == 1:
+            self.on_open()
         return True
 
     def offer(self, message: Outgoing, now: float) -> bool:
@@ -208,7 +210,7 @@ class Publisher:
             return False
         batch = self._plain.get(topic) or self._special.get(topic)
         if batch is None or not batch.takes(message, now):
-            opened = _Batch(message.route, message, self._opened + 1, now)
+            opened = _Batch.of(message, self._opened + 1, now)
             if not self._fits(cost + opened.base_cost):
                 return False
             self._open(opened)
@@ -308,30 +310,31 @@ class Publisher:
         expires_in_ms = 0
         if batch.deadline is not None:
             expires_in_ms = max(1, round((batch.deadline - now) * 1000))
-        body = encode_body(
-            batch.route.encoded,
-            batch.messages,
+        route, messages = batch.route, batch.messages
+        front = encode_body_front(
+            route.encoded,
+            messages,
             number=self._number,
             flags=batch.flags,
             reply_to=batch.reply_to,
             expires_in_ms=expires_in_ms,
         )
-        record = encode_publish(body)
+        record = encode_publish_of(front, messages)
         self._sent_size += len(record)
         if self._pace is not None:
-            self._pace.sent(len(batch.messages), len(record))
-        self._session_sent += len(batch.messages)
-        self._sealed_index = batch.index
-        self.refusals.track(self._number, batch.route.topic, batch.largest)
-        return SealedBatch(batch.route.lane, record, self._number, batch.request)
+            self._pace.sent(len(messages), len(record))
+        self._session_sent += len(messages)
+        self.refusals.track(self._number, route.topic, batch.largest)
+        return SealedBatch(route.lane, record, self._number, batch.request)
 
     def _leave_queue(self, batch: _Batch) -> None:
         self._queue.popleft()
         self._left_queue += len(batch.messages)
         topic = batch.route.topic
-        for batches in (self._plain, self._special):
-            if batches.get(topic) is batch:
-                del batches[topic]
+        if self._plain.get(topic) is batch:
+            del self._plain[topic]
+        elif self._special.get(topic) is batch:
+            del self._special[topic]
 
     def _recount(self) -> None:
         self._queued = queued = sum([batch.cost for batch in self._queue]) if self._queue else 0

@@ -346,7 +346,7 @@ class Session:
                 leg.dropped_total = dropped
             leg.inbox.take(leg, arrival)
             owner.arrived()
-            if leg.is_finished:
+            if leg.closed is not None and leg.is_finished:
                 self._end(leg, owner)
 
     def _end(self, leg: Leg, owner: SubscriptionOwner) -> None:

@@ -132,8 +132,9 @@ class Subscription:
 
     async def __anext__(self) -> Message:
         ready = self._ready
-        while not ready:
-            await self._refill()
+        if not ready and not self._take_more():
+            while not ready:
+                await self._refill()
         message = ready.popleft()
         if not ready and self._inbox.finished():
             self._report_credit()
@@ -285,6 +286,13 @@ class Subscription:
             self._link.attach(self)
             self._is_attached = True
 
+    def _take_more(self) -> bool:
+        """Fill `ready` where that needs no waiting, and no turn for the loop."""
+        if self._since_turn >= limits.YIELD_AFTER_MESSAGES or not self._inbox.refill():
+            return False
+        self._since_turn += len(self._ready)
+        return True
+
     async def _refill(self) -> None:
         """Return once `ready` holds messages. A subscriber that never has to wait gives the loop a turn here."""
         inbox = self._inbox
@@ -293,8 +301,7 @@ class Subscription:
                 self._since_turn = 0
                 await asyncio.sleep(0)
                 continue
-            if inbox.refill():
-                self._since_turn += len(inbox.ready)
+            if self._take_more():
                 return
             if self._is_closed:
                 raise StopAsyncIteration

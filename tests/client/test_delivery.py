@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from quicbus.client.delivery import Arrival, Inbox, InboxBooks, Leg
+from quicbus.client.delivery import REFILL_MESSAGES, Arrival, Inbox, InboxBooks, Leg
 from quicbus.exceptions import UsageError
 from quicbus.wire.batch import FLAG_HEADERS, encode_body, encode_headers, message_with_headers, parse_body
 from quicbus.wire.frames import SubscriptionClosed
@@ -59,6 +59,24 @@ def test_messages_come_in_order_and_are_counted_until_they_are_read() -> None:
     assert read(inbox) == [b"1", b"2", b"3"]
     assert inbox.pending == 0
     assert inbox.books() == InboxBooks(received=3, pending=0, dropped_by_broker={}, dropped_here={})
+
+
+@pytest.mark.parametrize(
+    ("window", "window_size", "together"),
+    [(16_384, 1 << 20, REFILL_MESSAGES), (80, 1 << 20, 10), (7, 1 << 20, 1), (16_384, 80, 10)],
+)
+def test_small_batches_are_decoded_together_up_to_an_eighth_of_the_window(
+    window: int, window_size: int, together: int
+) -> None:
+    inbox, leg = begun(window, window_size)
+    for number in range(100):
+        inbox.take(leg, arrival(b"%d" % (number % 10)))
+    assert inbox.refill()
+    assert len(inbox.ready) == together
+    assert (inbox.pending, leg.consumed) == (100, 0)
+    inbox.ready.clear()
+    inbox.finished()
+    assert (inbox.pending, leg.consumed) == (100 - together, together)
 
 
 def test_ids_count_from_the_first_message_of_a_cut_batch() -> None:
