@@ -18,6 +18,8 @@ from quicbus.client.renewal import CredentialRenewal, CredentialSource
 from quicbus.client.statistics import ClientStatistics
 from quicbus.client.subscription import Subscription
 from quicbus.client.supervisor import Supervisor
+from quicbus.client.trust import ClientTrust
+from quicbus.client.trust_file import TrustFile
 from quicbus.client.urls import BrokerUrl, parse_urls
 from quicbus.exceptions import InvalidSetting, QuicbusError
 from quicbus.wire.close_codes import CloseCode
@@ -90,6 +92,7 @@ def connect(
                 stall_timeout_s=stall_timeout_s,
                 qlog_dir=qlog,
                 renewal=renewal,
+                trust=ClientTrust(TrustFile(source.path) if source.path is not None else None),
             ),
             brokers,
             name=name or "",

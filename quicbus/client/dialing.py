@@ -70,14 +70,17 @@ class EndpointDialer:
         stall_timeout_s: float,
         qlog_dir: Path | None = None,
         renewal: CredentialRenewal | None = None,
+        trust: ClientTrust | None = None,
     ) -> None:
         self._engine_name = engine
         self._load = load
         self._credential = load()
-        self._trust = ClientTrust()
+        self._trust = trust or ClientTrust()
         self._stall_timeout_s = stall_timeout_s
         self._qlog_dir = qlog_dir
         self._renewal = renewal
+        self._trust.on_learned = self._keep_soon
+        self._keeping: asyncio.Task[None] | None = None
         self._endpoint: Endpoint | None = None
         self._opening = asyncio.Lock()
 
@@ -111,6 +114,17 @@ class EndpointDialer:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             await endpoint.close()
+        if self._keeping is not None:
+            await asyncio.wait((self._keeping,))
+
+    def _keep_soon(self) -> None:
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep_trust(), name="quicbus-trust")
+
+    async def _keep_trust(self) -> None:
+        while self._trust.is_to_keep:
+            self._trust.is_to_keep = False
+            await asyncio.to_thread(self._trust.keep)
 
     def _prove(self, channel_binding: bytes) -> tuple[list[bytes], bytes]:
         from quicbus.identity import sign_proof

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+import quicbus
+from quicbus import limits
 from quicbus.client.session import Session
 from quicbus.client.trust import ClientTrust
-from quicbus.identity import Authority, pem
+from quicbus.client.trust_file import TrustFile
+from quicbus.identity import Authority, Credential, DataFolder, load_authority, pem, prepare_node_folder
+from quicbus.identity.folder_trust import add_revocations
 from quicbus.identity.trust import Revocation, TrustList, seal_trust
 from quicbus.testing.pipe import Pipe
 from quicbus.wire import frames
 from quicbus.wire.close_codes import CloseCode
+from tests.client.brokers import broker_in_process
 from tests.client.scripted_broker import NODE, ScriptedBroker
 from tests.client.test_session import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from quicbus.client.message import Replier
-    from quicbus.identity import Credential
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +107,105 @@ def test_what_was_told_outlives_a_renewed_credential(authority: Authority) -> No
     trust.follow(following.issue_client("alice"))
     assert trust.refusal(rogue.node_id)
     assert authorities_in(trust.authority_pem) == 2
+
+
+# --- the file
+
+
+def kept(path: Path, credential: Credential) -> ClientTrust:
+    """That of a client which is started with the credential in `path`."""
+    credential.save(path)
+    trust = ClientTrust(TrustFile(path))
+    trust.follow(credential)
+    return trust
+
+
+def test_a_client_that_is_started_anew_knows_who_is_revoked(authority: Authority, tmp_path: Path) -> None:
+    credential, rogue, following = (
+        authority.issue_client("alice"),
+        authority.issue_node("rogue"),
+        Authority.create(mesh=authority.mesh),
+    )
+    trust = kept(tmp_path / "alice.pem", credential)
+    learned = Counter[str]()
+    trust.on_learned = lambda: learned.update(["list"])
+    for _ in range(2):
+        trust.learned(listed(authority, 1, [rogue], [following]))
+    assert (learned["list"], trust.is_to_keep) == (1, True)
+    trust.keep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice.pem", "alice.trust"]
+
+    again = kept(tmp_path / "alice.pem", credential)
+    assert again.refusal(rogue.node_id)
+    assert authorities_in(again.authority_pem) == 2
+    again.learned(listed(authority, 1, [rogue], [following]))
+    assert not again.is_to_keep
+
+
+def test_a_list_that_another_process_has_kept_is_not_replaced_by_an_earlier_one(
+    authority: Authority, tmp_path: Path
+) -> None:
+    credential, rogue = authority.issue_client("alice"), authority.issue_node("rogue")
+    late, early = (kept(tmp_path / "alice.pem", credential) for _ in range(2))
+    early.learned(listed(authority, 1))
+    late.learned(listed(authority, 2, [rogue]))
+    late.keep()
+    early.keep()
+    assert kept(tmp_path / "alice.pem", credential).refusal(rogue.node_id)
+
+
+@pytest.mark.parametrize("which", ["another mesh", "damaged", "enormous"])
+def test_a_file_that_is_of_no_use_is_ignored_and_replaced(authority: Authority, tmp_path: Path, which: str) -> None:
+    credential, rogue = authority.issue_client("alice"), authority.issue_node("rogue")
+    other = Authority.create()
+    stored = {"another mesh": listed(other, 9), "damaged": b"\x92", "enormous": bytes(limits.MAX_TRUST_SIZE + 2)}
+    (tmp_path / "alice.trust").write_bytes(stored[which])
+    trust = kept(tmp_path / "alice.pem", credential)
+    trust.learned(listed(authority, 1, [rogue]))
+    trust.keep()
+    assert kept(tmp_path / "alice.pem", credential).refusal(rogue.node_id)
+
+
+def test_where_it_cannot_be_kept_it_counts_all_the_same_and_that_is_said_once(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    credential, rogue = authority.issue_client("alice"), authority.issue_node("rogue")
+    trust = kept(tmp_path / "alice.pem", credential)
+    (tmp_path / "alice.trust").mkdir()
+    with caplog.at_level(logging.INFO, "quicbus.client"):
+        for version in (1, 2):
+            trust.learned(listed(authority, version, [rogue]))
+            trust.keep()
+    assert trust.refusal(rogue.node_id)
+    (line,) = caplog.messages
+    assert "who is revoked is not kept for the next start" in line
+
+
+def test_beside_the_credential_of_a_data_folder_the_list_of_its_broker_counts(
+    authority: Authority, tmp_path: Path
+) -> None:
+    prepare_node_folder(authority, "tokyo", tmp_path / "data")
+    path, rogue = tmp_path / "data" / "credential.pem", authority.issue_node("rogue")
+    (tmp_path / "data" / "trust.bin").write_bytes(listed(authority, 3, [rogue]))
+    trust = ClientTrust(TrustFile(path))
+    trust.follow(Credential.load(path))
+    assert trust.refusal(rogue.node_id)
+    trust.learned(listed(authority, 4))
+    assert not trust.is_to_keep
+    assert "credential.trust" not in {each.name for each in path.parent.iterdir()}
+
+
+async def test_a_client_keeps_what_its_broker_has_told(tmp_path: Path) -> None:
+    DataFolder.open(tmp_path / "data", may_create_authority=True).close()
+    authority, now = load_authority(tmp_path / "data"), dt.datetime.now(dt.UTC)
+    credential, rogue = authority.issue_client("alice"), authority.issue_node("rogue")
+    stamp = int(now.timestamp())
+    add_revocations(tmp_path / "data", [Revocation(rogue.node_id, "node", "rogue", stamp, stamp + 86_400)], now)
+    path = tmp_path / "alice.pem"
+    credential.save(path)
+    async with broker_in_process(tmp_path, "auto") as broker, quicbus.connect(broker.url, credentials=path) as bus:
+        await bus.ping(10.0)
+    assert kept(path, credential).refusal(rogue.node_id)
 
 
 class Refusing:
