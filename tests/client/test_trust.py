@@ -203,8 +203,10 @@ async def test_a_client_keeps_what_its_broker_has_told(tmp_path: Path) -> None:
     add_revocations(tmp_path / "data", [Revocation(rogue.node_id, "node", "rogue", stamp, stamp + 86_400)], now)
     path = tmp_path / "alice.pem"
     credential.save(path)
-    async with broker_in_process(tmp_path, "auto") as broker, quicbus.connect(broker.url, credentials=path) as bus:
-        await bus.ping(10.0)
+    async with broker_in_process(tmp_path / "data", "auto") as broker:
+        connecting = quicbus.connect(broker.url, credentials=path)
+        async with connecting as bus:
+            await bus.ping(10.0)
     assert kept(path, credential).refusal(rogue.node_id)
 
 
