@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -174,12 +175,8 @@ class Subscriber:
         # Never less than was asked for: the client reports what it consumed by quarters of its window.
         if frame.window_messages > limits.SUBSCRIPTION_WINDOW_MESSAGES or frame.window_size > _MAX_WINDOW_SIZE:
             raise ProtocolViolation("Subscribe: the window is larger than a broker allows")
-        return SubscriptionOptions(
-            overflow=overflow,
-            max_pending=frame.max_pending,
-            max_pending_size=frame.max_pending_size,
-            window_messages=frame.window_messages,
-            window_size=frame.window_size,
+        return _options_of(
+            overflow, frame.max_pending, frame.max_pending_size, frame.window_messages, frame.window_size
         )
 
     def _refusal(self, frame: Subscribe) -> SubscriptionClosed | None:
@@ -208,6 +205,20 @@ class Subscriber:
                 self._exchange.limit_hits[limit] += 1
                 return SubscriptionClosed(id=frame.id, reason="limit", limit=limit, current=wanted, allowed=allowed)
         return None
+
+
+@lru_cache(maxsize=256)
+def _options_of(
+    overflow: Overflow, max_pending: int, max_pending_size: int, window_messages: int, window_size: int
+) -> SubscriptionOptions:
+    """Subscriptions that ask for the same share one record of it."""
+    return SubscriptionOptions(
+        overflow=overflow,
+        max_pending=max_pending,
+        max_pending_size=max_pending_size,
+        window_messages=window_messages,
+        window_size=window_size,
+    )
 
 
 def _closed(subscription: Subscription, reason: str, detail: str) -> SubscriptionClosed:

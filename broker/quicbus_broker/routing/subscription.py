@@ -40,6 +40,12 @@ UNSUBSCRIBED = "unsubscribed"
 DISCONNECTED = "disconnected"
 
 
+# A subscription that keeps up, as nearly all do, needs none of its own.
+_NOTHING_WAITS = Backlog()
+_NOTHING_DROPPED: dict[str, int] = {}
+_NEVER = -math.inf
+
+
 class Overflow(StrEnum):
     """What happens to messages for a subscription that is full."""
 
@@ -108,17 +114,17 @@ class Subscription:
         self.handed_over_size = 0
         self.consumed = 0
         self.consumed_size = 0
-        self.dropped: dict[str, int] = {}
+        self.dropped = _NOTHING_DROPPED
         self.dropped_total = 0
         self.is_report_due = False
         """Its destination was told that there are drops to report, and has not reported them yet."""
         self._reported = 0
-        self.backlog = Backlog()
+        self.backlog = _NOTHING_WAITS
         self.has_overflowed = False
         """The policy `disconnect` was met: the subscription must be ended."""
         self.is_full = False
         """The policy `block` was met: publishers are held back until half of what is pending was consumed."""
-        self.progress_at = -math.inf
+        self.progress_at = _NEVER
         """When it became full, or was last seen to consume since."""
         # What handed_over may reach: the window moves on as the subscriber consumes.
         self._window_messages = options.window_messages
@@ -190,6 +196,8 @@ class Subscription:
             self.handed_over_size += taken.size
             self.output.size += taken.size
             ready.append(taken)
+        if not backlog.messages:
+            self.backlog = _NOTHING_WAITS
         return ready
 
     def expire(self, now: float) -> int:
@@ -209,9 +217,12 @@ class Subscription:
     def close(self) -> list[Waiting]:
         """End it; returns what was waiting, which the caller gives to others or counts as dropped."""
         self.is_open = False
-        return self.backlog.clear()
+        waiting, self.backlog = self.backlog, _NOTHING_WAITS
+        return waiting.clear()
 
     def count_dropped(self, reason: str, messages: int) -> None:
+        if self.dropped is _NOTHING_DROPPED:
+            self.dropped = {}
         self.dropped[reason] = self.dropped.get(reason, 0) + messages
         self.dropped_total += messages
 
@@ -243,17 +254,17 @@ class Subscription:
         self.expire(now)
         match self.options.overflow:
             case Overflow.DROP_OLDEST:
-                self.backlog.append(batch, start, stop, size)
+                self._wait(batch, start, stop, size)
                 self._drop_oldest()
             case Overflow.DROP_NEWEST:
                 self._keep_fitting(batch, start, stop)
             case Overflow.BLOCK:
-                self.backlog.append(batch, start, stop, size)
+                self._wait(batch, start, stop, size)
                 if not self.is_full and self.room() <= 0:
                     self.is_full = True
                     self.progress_at = now
             case Overflow.DISCONNECT:
-                self.backlog.append(batch, start, stop, size)
+                self._wait(batch, start, stop, size)
                 options = self.options
                 self.has_overflowed = self.pending > options.max_pending or self.pending_size > options.max_pending_size
         return ready
@@ -273,6 +284,11 @@ class Subscription:
         self.output.size += size
         return count
 
+    def _wait(self, batch: Batch, start: int, stop: int, size: int) -> None:
+        if self.backlog is _NOTHING_WAITS:
+            self.backlog = Backlog()
+        self.backlog.append(batch, start, stop, size)
+
     def _drop_oldest(self) -> None:
         # Something is always on its way while messages wait, so a message of any size passes when it is alone.
         options = self.options
@@ -291,6 +307,6 @@ class Subscription:
         messages = options.max_pending - self.pending
         count, size = fitting(batch.body.sizes, start, stop, messages, options.max_pending_size - self.pending_size)
         if count:
-            self.backlog.append(batch, start, start + count, size)
+            self._wait(batch, start, start + count, size)
         if start + count < stop:
             self.count_dropped(OVERFLOW, stop - start - count)

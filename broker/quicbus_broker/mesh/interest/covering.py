@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["CoverTree", "has_wildcards"]
 
@@ -10,9 +15,10 @@ MAX_LEVELS = 64
 """Filters with more levels neither cover nor are covered: a node of the tree costs more than a level's bytes."""
 
 
-@dataclass(slots=True, eq=False)
-class _Node:
-    children: dict[str, _Node] = field(default_factory=dict)
+class _Node(msgspec.Struct, gc=False, eq=False):
+    """Of a tree, with nothing but texts in it: the collector need not visit tens of thousands of them (gc=False)."""
+
+    children: dict[str, _Node] | None = None
     filter: str | None = None
     """The filter that ends here."""
 
@@ -35,6 +41,8 @@ class CoverTree:
             return
         node = self._root
         for level in levels:
+            if node.children is None:
+                node.children = {}
             child = node.children.get(level)
             if child is None:
                 child = node.children[level] = _Node()
@@ -46,7 +54,7 @@ class CoverTree:
         trail: list[tuple[_Node, str]] = []
         node = self._root
         for level in filter.split("/"):
-            child = node.children.get(level)
+            child = (node.children or {}).get(level)
             if child is None:
                 return
             trail.append((node, level))
@@ -54,25 +62,25 @@ class CoverTree:
         node.filter = None
         while trail and not node.holds_something:
             node, level = trail.pop()
+            assert node.children is not None
             del node.children[level]
 
-    def covering(self, filter: str) -> list[str]:
-        """Return the filters in here that cover this one, itself left out."""
+    def covering(self, filter: str) -> Iterator[str]:
+        """Find the filters in here that cover this one, itself left out, one after the other: often one will do."""
         levels = filter.split("/")
-        found: list[str] = []
         if len(levels) > MAX_LEVELS:
-            return found
+            return
         pending = [(self._root, 0)]
         while pending:
             node, at = pending.pop()
-            children = node.children
+            children = node.children or {}
             # MQTT 5, section 4.7.2: a leading wildcard does not match a topic that begins with "$".
             allows_wild = at > 0 or not filter.startswith("$")
-            if allows_wild and (below := children.get("#")) is not None and below.filter is not None:
-                found.append(below.filter)
+            if allows_wild and (below := children.get("#")) is not None and below.filter not in (None, filter):
+                yield below.filter
             if at == len(levels):
-                if node.filter is not None:
-                    found.append(node.filter)
+                if node.filter not in (None, filter):
+                    yield node.filter
                 continue
             level = levels[at]
             if level == "#":
@@ -81,7 +89,6 @@ class CoverTree:
                 pending.append((child, at + 1))
             if allows_wild and level != "+" and (child := children.get("+")) is not None:
                 pending.append((child, at + 1))
-        return [each for each in found if each != filter]
 
     def covered_by(self, filter: str) -> list[str]:
         """Return the filters in here that this one covers, itself left out."""
@@ -100,11 +107,11 @@ class CoverTree:
             if level == "#":
                 found += _all_below(node, is_first=at == 0)
             elif level == "+":
-                for key, child in node.children.items():
+                for key, child in (node.children or {}).items():
                     if key != "#" and (at or not key.startswith("$")):
                         pending.append((child, at + 1))
-            elif level in node.children:
-                pending.append((node.children[level], at + 1))
+            elif (next_node := (node.children or {}).get(level)) is not None:
+                pending.append((next_node, at + 1))
         return [each for each in found if each != filter]
 
 
@@ -117,10 +124,11 @@ def _all_below(node: _Node, *, is_first: bool) -> list[str]:
     found: list[str] = []
     if node.filter is not None:
         found.append(node.filter)
-    pending = [child for key, child in node.children.items() if not (is_first and key.startswith("$"))]
+    pending = [child for key, child in (node.children or {}).items() if not (is_first and key.startswith("$"))]
     while pending:
         node = pending.pop()
         if node.filter is not None:
             found.append(node.filter)
-        pending.extend(node.children.values())
+        if node.children:
+            pending.extend(node.children.values())
     return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quicbus import limits
 from quicbus.topics import REPLY_PREFIX
 from quicbus.wire.node_frames import InterestEntry, InterestPiece
@@ -40,14 +42,11 @@ _LOG_SLACK = 64
 _Key = tuple[str, str]
 
 
-class _Local:
+class _Local(msgspec.Struct, gc=False):
     """What local subscriptions ask of one (filter, group)."""
 
-    __slots__ = ("blocking", "subscriptions")
-
-    def __init__(self) -> None:
-        self.subscriptions = 0
-        self.blocking = 0
+    subscriptions: int = 0
+    blocking: int = 0
 
 
 class OwnInterest:
