@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import textwrap
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -71,12 +71,13 @@ def _default(field: dataclasses.Field[Any]) -> str:
 def _field_docstrings(kind: type[Any]) -> dict[str, str]:
     """Return the string that stands under each field in the source, in one line."""
     try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        # Of the whole module: to find the source of a class `inspect` parses that, then the class once more.
+        module = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
     except (OSError, TypeError):
         return {}
-    assert isinstance(body, ast.ClassDef)
+    body = next(each.body for each in module.body if isinstance(each, ast.ClassDef) and each.name == kind.__name__)
     texts: dict[str, str] = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
+    for statement, following in zip(body, body[1:], strict=False):
         if (
             isinstance(statement, ast.AnnAssign)
             and isinstance(statement.target, ast.Name)

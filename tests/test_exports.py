@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
@@ -36,10 +34,3 @@ def test_every_exception_is_importable_from_quicbus_and_derives_from_its_base(na
 
 def test_every_event_is_importable_from_quicbus() -> None:
     assert {each.__name__ for each in quicbus.Event.__subclasses__()} <= set(quicbus.__all__)
-
-
-def test_importing_quicbus_loads_neither_an_engine_nor_cryptography() -> None:
-    heavy = ["aioquic", "qh3", "cryptography", "uvloop", "rich", "click", "ssl"]
-    program = f"import sys, quicbus; print([name for name in {heavy!r} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() in ("[]", "['ssl']"), "asyncio itself may load ssl"
