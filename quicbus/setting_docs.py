@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -77,7 +78,7 @@ def _field_docstrings(kind: type[Any]) -> dict[str, str]:
         return {}
     body = next(each.body for each in module.body if isinstance(each, ast.ClassDef) and each.name == kind.__name__)
     texts: dict[str, str] = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in pairwise(body):
         if (
             isinstance(statement, ast.AnnAssign)
             and isinstance(statement.target, ast.Name)
