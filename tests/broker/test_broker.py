@@ -210,9 +210,9 @@ async def test_statistics_name_every_limit_and_count_those_that_were_met(tmp_pat
         with pytest.raises(quicbus.LimitExceeded, match="max_filter_size: 7 is over the limit of 3"):
             await client.subscribe("abc/def")
         statistics = broker.statistics()
-        counted = {**statistics.transport.limits, **statistics.edge.limits}
+        counted = {**statistics.transport.limits, **statistics.edge.limits, **statistics.joining.limits}
         settings = {field.name for field in dataclasses.fields(BrokerSettings)}
-        assert set(counted) - settings == {"retry_auto"}
+        assert set(counted) - settings == {"retry_auto", "max_joiners", "max_joiners_per_address"}
         assert {name for name in settings if name.startswith("max_")} - set(counted) == {
             "max_datagram_size",
             "max_hops",
