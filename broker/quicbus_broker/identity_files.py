@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import Credential, Role
-from quicbus.identity.files import write_file
+from quicbus.identity.files import FileStamp, file_stamp, write_file
 from quicbus.identity.trust import TrustStore
 from quicbus.limits import MAX_TRUST_SIZE
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderFiles", "IdentityFiles", "NamedFiles"]
 
-Stamps = tuple[tuple[int, int, int] | None, ...]
+Stamps = tuple[FileStamp | None, ...]
 
 
 class IdentityFiles(Protocol):
@@ -166,12 +166,4 @@ def _read_trust(path: Path) -> bytes:
 
 
 def _stamps(*paths: Path) -> Stamps:
-    return tuple(map(_stamp, paths))
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return tuple(map(file_stamp, paths))

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["PRIVATE_FILE_MODE", "PRIVATE_FOLDER_MODE", "TEMPORARY_SUFFIX", "write_file"]
+__all__ = ["PRIVATE_FILE_MODE", "PRIVATE_FOLDER_MODE", "TEMPORARY_SUFFIX", "FileStamp", "file_stamp", "write_file"]
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
 TEMPORARY_SUFFIX = ".part"
+FileStamp = tuple[int, int, int]
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """Return what changes when a file is replaced: time, size, inode; `None` where there is none to be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def write_file(path: Path, data: bytes, *, private: bool) -> None:

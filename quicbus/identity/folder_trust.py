@@ -10,6 +10,7 @@ from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import pem
 from quicbus.identity.authority import Authority, authority_mesh
 from quicbus.identity.credential import Credential
+from quicbus.identity.files import FileStamp, file_stamp
 from quicbus.identity.folder_files import (
     AUTHORITY_FILE,
     AUTHORITY_KEY_FILE,
@@ -115,17 +116,11 @@ def reload_trust(folder: Path, trust: TrustStore, now: dt.datetime) -> None:
         write(folder, TRUST_FILE, trust.raw)
 
 
-def stamps(folder: Path) -> tuple[tuple[int, int, int] | None, ...]:
+def stamps(folder: Path) -> tuple[FileStamp | None, ...]:
     """Return what changes when a file that a running broker takes over is replaced."""
-    return tuple(_stamp(folder / name) for name in _WATCHED)
+    return tuple(file_stamp(folder / name) for name in _WATCHED)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def with_authorities(folder: Path, node: Credential, authorities: Sequence[x509.Certificate]) -> Credential:
