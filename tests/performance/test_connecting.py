@@ -1,4 +1,4 @@
-"""What one more connection costs at both its ends, in signatures, certificates and files. Times would be the machine's."""
+"""What one more connection costs at both ends, in signatures, certificates and files: times would be the machine's."""
 
 from __future__ import annotations
 
