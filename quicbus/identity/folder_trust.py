@@ -121,8 +121,6 @@ def stamps(folder: Path) -> tuple[FileStamp | None, ...]:
     return tuple(file_stamp(folder / name) for name in _WATCHED)
 
 
-
-
 def with_authorities(folder: Path, node: Credential, authorities: Sequence[x509.Certificate]) -> Credential:
     """Return the same credential with these authorities, where one of them has signed it."""
     try:
