@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
-__all__ = ["Interrupted", "ended_by_signals", "loop_factory", "run", "run_until_signal", "told_by_hangup"]
+__all__ = ["Interrupted", "Stop", "ended_by_signals", "loop_factory", "run", "run_until_signal", "told_by_hangup"]
 
 T = TypeVar("T")
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -25,6 +25,34 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.signal = number
+
+
+class Stop(asyncio.Event):
+    """Set by the first signal that ends the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._signal = 0
+        self._cancelled: asyncio.Task[Any] | None = None
+
+    def tell(self, number: int) -> None:
+        self._signal = number
+        self.set()
+        if self._cancelled is not None:
+            self._cancelled.cancel()
+
+    @contextlib.asynccontextmanager
+    async def cancelling(self) -> AsyncIterator[None]:
+        """Have the signal cancel what is done in here, by this task; `Interrupted` comes out then."""
+        self._cancelled = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._signal:
+                raise Interrupted(self._signal) from None
+            raise
+        finally:
+            self._cancelled = None
 
 
 def loop_factory() -> Callable[[], AbstractEventLoop] | None:
@@ -47,7 +75,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(_cancelled_by_signals(main))
 
 
-def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+def run_until_signal(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
     """Run `main(stop)` in a new loop. The first SIGINT or SIGTERM sets `stop`, the second quits the process at once."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_told_by_signals(main))
@@ -100,9 +128,9 @@ async def _cancelled_by_signals(main: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-async def _told_by_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    stop = asyncio.Event()
-    with _signals(lambda number: stop.set()):
+async def _told_by_signals(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
+    stop = Stop()
+    with _signals(stop.tell):
         return await main(stop)
 
 

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicbus.commands import common_options, settings_of
-from quicbus.exceptions import QuicbusError
+from quicbus.exceptions import InvalidSetting, QuicbusError
 from quicbus.logs import set_node
-from quicbus.process import run_until_signal, told_by_hangup
+from quicbus.process import Interrupted, Stop, run_until_signal, told_by_hangup
 from quicbus.setting_docs import SettingDescription, describe_settings
 from quicbus_broker.banner import facts_of, print_json, print_ready, where
 from quicbus_broker.broker import Broker
+from quicbus_broker.collecting import collecting_in_quiet_moments
 from quicbus_broker.events import LinkUp
 from quicbus_broker.settings import BrokerSettings
 from quicbus_broker.workers.seat import check_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 __all__ = ["broker"]
 
@@ -99,6 +100,11 @@ def broker(as_json: bool, **options: Any) -> None:
     Every option may also stand in quicbus.toml (`max_message_size = 4194304`) or the environment
     (`QUICBUS_MAX_MESSAGE_SIZE`).
     """
+    if options["join"] is not None and not options["join"].strip():
+        # Without a token a start would make a mesh of its own.
+        raise InvalidSetting(
+            "join", "the token is empty; give the one that `quicbus token create` printed", "option --join"
+        )
     settings = settings_of(BrokerSettings, options, default_level="warning")
     if settings.workers > 1:
         _serve_workers(settings, as_json=as_json)
@@ -106,10 +112,10 @@ def broker(as_json: bool, **options: Any) -> None:
         run_until_signal(lambda stop: _serve(settings, stop, as_json=as_json))
 
 
-async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool) -> None:
+async def _serve(settings: BrokerSettings, stop: Stop, *, as_json: bool) -> None:
     node = Broker(settings)
     try:
-        async with node:
+        async with _opened(node, stop), collecting_in_quiet_moments():
             set_node(node.node_id.hex())
             print_ready(facts_of(node), as_json=as_json)
             telling = asyncio.create_task(_tell_first_link(node), name="first-link") if not as_json else None
@@ -132,6 +138,19 @@ async def _serve(settings: BrokerSettings, stop: asyncio.Event, *, as_json: bool
         print_json(event="stopped", statistics=node.statistics())
     else:
         click.echo("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _opened(node: Broker, stop: Stop) -> AsyncIterator[None]:
+    """Enter the node: joining may take its time, and a signal ends it at once."""
+    async with contextlib.AsyncExitStack() as entered:
+        try:
+            async with stop.cancelling():
+                await entered.enter_async_context(node)
+        except Interrupted:
+            click.echo("quicbus: interrupted before the broker was ready; the same command goes on", err=True)
+            raise
+        yield
 
 
 async def _tell_first_link(node: Broker) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["FreedMemory", "give_back"]
 
 CONNECTION_SIZE = 64 * 1024
-SUBSCRIPTION_SIZE = 2 * 1024
+SUBSCRIPTION_SIZE = 1024
 """What one takes, roughly; idle connections 40 to 90 KB by engine (measured)."""
 WORTH_SIZE = 16 * 1024 * 1024
 """Freed since the last time: giving back takes the allocator's lock for 0.2 ms a MiB, so it is not done for less."""
