@@ -178,7 +178,11 @@ JOIN_ANSWER_TIMEOUT_S = 10.0
 OFFLINE_BUFFER_SIZE = 8 * 1024 * 1024
 """Publishing while disconnected is buffered up to this many bytes, then waits."""
 YIELD_AFTER_MESSAGES = 512
-"""A publisher that never waits gives the event loop a turn after this many messages, so that batches leave."""
+"""A publisher that never waits looks after this many messages whether its turn is over, so that batches leave; a
+subscriber that never waits gives the event loop a turn."""
+PUBLISH_TURN_S = 0.001
+"""What is published in one turn goes out together: with many topics a longer one makes larger batches, a shorter one
+leaves the event loop to others sooner."""
 TOPIC_CACHE_SIZE = 16_384
 """Topics whose check a client remembers; more in turn cost a microsecond each."""
 EVENTS_BUFFER = 256

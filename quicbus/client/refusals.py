@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from quicbus import limits
@@ -23,7 +23,9 @@ class Refusals:
         self.counts: Counter[str] = Counter()
         self.permitted = Permitted()
         """Of the session that carries the publisher."""
-        self._tracked: dict[int, tuple[str, int]] = {}
+        self._tracked: deque[tuple[str, int]] = deque(maxlen=limits.TRACKED_BATCHES)
+        """Topic and largest message of the newest batches, which are numbered one after another."""
+        self._newest = 0
         self._new: Counter[str] = Counter()
         self._new_lost = 0
         self._first: tuple[str, int, Refused | None] | None = None
@@ -36,12 +38,13 @@ class Refusals:
 
     def track(self, number: int, topic: str, largest: int) -> None:
         """Remember the topic of a batch; the oldest are forgotten, and their refusal names no topic."""
-        self._tracked[number] = (topic, largest)
-        self._tracked.pop(number - limits.TRACKED_BATCHES, None)
+        self._newest = number
+        self._tracked.append((topic, largest))
 
     def add(self, frame: Refused) -> str:
         """Count what the broker refused; returns the topic, empty where it is not known."""
-        topic, largest = self._tracked.pop(frame.number, ("", 0))
+        age = self._newest - frame.number
+        topic, largest = self._tracked[-1 - age] if 0 <= age < len(self._tracked) else ("", 0)
         if frame.reason == "not_permitted" and topic:
             self.permitted.refused(topic)
         self._count(frame.reason, frame.messages, (topic, largest, frame))

@@ -152,9 +152,10 @@ def parse_body(raw: bytes) -> Body:
     if messages_start > size:
         raise ProtocolViolation(f"a batch of {size} bytes cannot hold a table of {count} sizes")
     table = raw[reply_end:messages_start]
-    first = table[: 4 if is_wide else 2]
     # Messages of one size are common, and one comparison of bytes tells; it costs the others 100 ns.
-    if count == 1 or table == first * count:
+    if count == 1:
+        largest = total = int.from_bytes(table, "little")
+    elif table == (first := table[: 4 if is_wide else 2]) * count:
         largest = int.from_bytes(first, "little")
         total = largest * count
     else:

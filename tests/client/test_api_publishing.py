@@ -108,10 +108,17 @@ async def test_a_cancelled_publish_has_published_nothing_and_lets_the_next_one_t
     await bus.close(timeout=0)
 
 
-async def test_a_publisher_that_never_waits_gives_the_loop_turns(bus: Client, dialer: ScriptedDialer) -> None:
+@pytest.mark.parametrize(("turn_s", "batches"), [(0.0, 3), (3600.0, 1)])
+async def test_a_publisher_that_never_waits_gives_the_loop_turns(
+    bus: Client, dialer: ScriptedDialer, monkeypatch: pytest.MonkeyPatch, turn_s: float, batches: int
+) -> None:
+    monkeypatch.setattr(limits, "PUBLISH_TURN_S", turn_s)
+    await bus.publish("a", b"x")
+    await settle()
+    dialer.broker.bodies.clear()
     for _ in range(4 * limits.YIELD_AFTER_MESSAGES):
         await bus.publish("a", b"x")
-    assert len(dialer.broker.bodies) >= 3
+    assert len(dialer.broker.bodies) == batches
 
 
 # --- flush

@@ -311,17 +311,14 @@ class Exchange:
         for output in outputs:
             if isinstance(output, Delivery):
                 batch = output.batch
-                if (
-                    (output.age_ms and output.age_ms != batch.envelope.age_ms)
-                    or output.stop - output.start != batch.body.count
-                    or len(output.subscriptions) != 1
-                ):
-                    output.destination.deliver(output, b"")
-                    continue
                 if batch is not common:
-                    common = batch
-                    front = encode_delivery_front(batch.envelope, 1, len(batch.body.raw))
-                output.destination.deliver(output, front)
+                    common, body = batch, batch.body
+                    count, age_ms = body.count, batch.envelope.age_ms
+                    front = encode_delivery_front(batch.envelope, 1, len(body.raw))
+                is_common = (
+                    output.stop - output.start == count and output.age_ms == age_ms and len(output.subscriptions) == 1
+                )
+                output.destination.deliver(output, front if is_common else b"")
             else:
                 self._perform_other(output)
 

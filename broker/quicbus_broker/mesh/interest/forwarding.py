@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quicbus.topics import REPLY_PREFIX
@@ -73,16 +73,16 @@ class MeshPlan:
     """To all nodes, in the place of `direct`."""
     groups: tuple[GroupPlan, ...] = ()
     waits: bool = False
+    is_empty: bool = field(init=False)
+    """Nobody elsewhere wants it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_empty", not (self.direct or self.is_broadcast or self.groups))
 
     @property
     def nodes(self) -> tuple[NodeId, ...]:
         """All that may get a part of it, unless it is broadcast."""
         return self.direct + tuple(node for group in self.groups for node in group.nodes)
-
-    @property
-    def is_empty(self) -> bool:
-        """Nobody elsewhere wants it."""
-        return not (self.direct or self.is_broadcast or self.groups)
 
 
 EMPTY_PLAN = MeshPlan()
