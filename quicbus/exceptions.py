@@ -220,11 +220,15 @@ class AuthorityUnavailable(ConnectionFailed):
 
 
 class ConnectFailed(ConnectionFailed):
-    """No broker could be reached within `connect_timeout_s`. `attempts` holds each URL with its cause."""
+    """No broker could be reached within `connect_timeout_s`. `attempts` holds each URL with its cause.
 
-    def __init__(self, attempts: Sequence[tuple[str, str]]) -> None:
-        super().__init__(attempts)
+    `remedy` is a sentence for who has typed a command; empty where there is nothing particular to say.
+    """
+
+    def __init__(self, attempts: Sequence[tuple[str, str]], remedy: str = "") -> None:
+        super().__init__(attempts, remedy)
         self.attempts = tuple(attempts)
+        self.remedy = remedy
 
     def __str__(self) -> str:
         return "could not connect: " + "; ".join(f"{url}: {cause}" for url, cause in self.attempts)

@@ -50,7 +50,11 @@ def enroll(token: str, out: str | None, force: bool, engine: str | None, as_json
     path = Path(out or f"{given.name or 'credential'}.pem")
     if path.exists() and not force:
         raise CredentialError(f"{path} exists; --force replaces it")
-    credential, brokers = asyncio.run(_enroll(given, path, settings))
+    try:
+        credential, brokers = asyncio.run(_enroll(given, path, settings))
+    except KeyboardInterrupt:
+        click.echo("quicbus: interrupted; the same command goes on, also where the token is used up by now", err=True)
+        raise
     if as_json:
         click.echo(json.dumps({"path": str(path), **credential_facts(credential), "brokers": brokers}))
         return
@@ -79,7 +83,7 @@ async def _enroll(token: JoinToken, path: Path, settings: ClientSettings) -> tup
 
 def _key_in(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return the key of an attempt whose answer was lost, or a new one, which is in the file now."""
-    from quicbus.identity.files import write_file
+    from quicbus.identity.files import advice, write_file
     from quicbus.identity.keys import generate_key, key_from_pem, key_to_pem
 
     try:
@@ -88,5 +92,6 @@ def _key_in(path: Path) -> ec.EllipticCurvePrivateKey:
         key = generate_key()
         write_file(path, key_to_pem(key), private=True)
     except OSError as error:
-        raise CredentialError(f"{path}: can't be written: {error.strerror or error}") from error
+        why = f"{error.strerror or error}{advice(error)}"
+        raise CredentialError(f"{path.parent}: the credential can't be written there: {why}") from error
     return key

@@ -137,7 +137,7 @@ def _explain(error: Exception, *, is_debug: bool) -> int:
         case UsageError():
             return _fail(2, str(error))
         case ConnectFailed():
-            return _fail(1, f"{error}; is a broker running there? Start one with `quicbus broker`")
+            return _fail(1, f"{error}; {error.remedy or 'is a broker running there? Start one with `quicbus broker`'}")
         case QuicbusError():
             return _fail(1, str(error))
         case OSError():

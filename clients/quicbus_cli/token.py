@@ -154,11 +154,11 @@ def revoke(which: str, data_dir: str | None, as_json: bool) -> None:
 
 
 def parse_time(text: str) -> float:
-    """Return seconds out of `90s`, `30m`, `1h`, `7d` or a number of seconds; raises `InvalidSetting`."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip())
+    """Return seconds out of `90s`, `30m`, `1h`, `7d`; raises `InvalidSetting`, also for a number without its unit."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", text.strip())
     if match is None:
         raise InvalidSetting("ttl", f"{text!r} is no time: 90s, 30m, 1h, 7d", "option --ttl")
-    return float(match[1]) * _UNITS[match[2] or "s"]
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _checked_seed(seed: str) -> str:
@@ -184,7 +184,8 @@ def _known_seeds(settings: Any) -> list[str]:
     except QuicbusError as error:
         raise DataFolderError(
             str(settings.data_dir or "of this machine"),
-            f"no broker tells where to join ({error}); start it, or name one that others reach with --seed HOST:PORT",
+            f"no broker tells where to join ({error}); start it, name it with --url where it listens elsewhere, or say "
+            "with --seed HOST:PORT where others reach one",
         ) from None
     alive = sorted((one for one in found if one.state == "alive"), key=lambda one: not one.is_self)
     seeds = [address for one in alive for address in one.addresses[: SEEDS_OF_TOKEN // 2]]

@@ -56,6 +56,7 @@ HANDSHAKE_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = limits.JOIN_ANSWER_TIMEOUT_S + 5.0
 """The node that was dialed waits for the authority for a little less."""
 _MAX_FILE_SIZE = 64 * 1024
+_REMEDY = "does that broker run, and does UDP get there? `quicbus doctor {url}` looks; then the same command again"
 _TLS_REFUSALS = frozenset(0x100 + alert for alert in (40, 42, 43, 45, 46, 48, 51, 120))
 """Handshake failure (qh3: no common ALPN), bad certificate, unsupported, expired, unknown, unknown authority, bad
 signature, no common ALPN."""
@@ -123,7 +124,7 @@ class CertificateOffice:
             except (ConnectionFailed, ProtocolViolation) as error:
                 causes.append((str(url), str(error)))
             _log.info("= %s gave no certificate", url, extra={"peer": str(url)})
-        raise unavailable or ConnectFailed(causes)
+        raise unavailable or ConnectFailed(causes, _REMEDY.format(url=urls[0]))
 
     async def _ask_url(self, url: BrokerUrl, configuration: EngineConfiguration, frame: bytes) -> Joined:
         failure = ConnectionFailed(f"the name {url.host!r} has no address")
@@ -173,6 +174,8 @@ def read_token(given: str, now: dt.datetime | None = None) -> JoinToken:
 
     `now` decides about expiry and is the clock's unless given. Reads a file.
     """
+    if not given.strip():
+        raise CredentialError("the join token is empty; give the one that `quicbus token create` printed, or its file")
     if not given.strip().startswith("qbt"):
         path = Path(given).expanduser()
         try:

@@ -13,7 +13,7 @@ from quicbus.exceptions import CredentialError, DataFolderError
 from quicbus.identity import pem
 from quicbus.identity.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, Authority, authority_mesh
 from quicbus.identity.credential import Credential
-from quicbus.identity.files import PRIVATE_FOLDER_MODE, write_file
+from quicbus.identity.files import PRIVATE_FOLDER_MODE, advice, write_file
 from quicbus.identity.folder_files import (
     AUTHORITY_FILE,
     AUTHORITY_KEY_FILE,
@@ -103,7 +103,7 @@ def request_credential(path: Path) -> Path:
             write_file(key_path, key_to_pem(key), private=True)
         write_file(request, request_to_pem(make_request(key)), private=False)
     except OSError as error:
-        raise CredentialError(f"{path}: can't be written: {error.strerror or error}") from error
+        raise CredentialError(f"{path}: can't be written: {error.strerror or error}{advice(error)}") from error
     return request
 
 

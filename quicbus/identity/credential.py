@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from quicbus.exceptions import CredentialError
 from quicbus.identity import pem
-from quicbus.identity.files import write_file
+from quicbus.identity.files import advice, write_file
 from quicbus.identity.keys import key_from_pem, key_to_pem, node_id_of
 from quicbus.identity.names import Role, identity_of, server_name_of
 from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
@@ -241,7 +241,8 @@ class Credential:
         try:
             write_file(Path(path), self.to_pem(), private=True)
         except OSError as error:
-            raise CredentialError(f"credential {path}: can't be written: {error.strerror or error}") from error
+            why = f"{error.strerror or error}{advice(error)}"
+            raise CredentialError(f"credential {path}: can't be written: {why}") from error
 
 
 _in_use: WeakValueDictionary[tuple[type[Credential], bytes], Credential] = WeakValueDictionary()

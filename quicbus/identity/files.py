@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["PRIVATE_FILE_MODE", "PRIVATE_FOLDER_MODE", "TEMPORARY_SUFFIX", "FileStamp", "file_stamp", "write_file"]
+__all__ = [
+    "PRIVATE_FILE_MODE",
+    "PRIVATE_FOLDER_MODE",
+    "TEMPORARY_SUFFIX",
+    "FileStamp",
+    "advice",
+    "file_stamp",
+    "write_file",
+]
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
@@ -44,6 +53,18 @@ def write_file(path: Path, data: bytes, *, private: bool) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def advice(error: OSError) -> str:
+    """Return what to do about an error of the file system, to be put behind it; empty where that is not known."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "; make room there, then the same command works"
+        case errno.ENOENT:
+            return "; make its folder first, or name another place"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return "; make it writable for you, or name another place"
+    return ""
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
 from typing import TYPE_CHECKING
 
 from quicbus.exceptions import CredentialError, DataFolderError
-from quicbus.identity.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, TEMPORARY_SUFFIX, write_file
+from quicbus.identity.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, TEMPORARY_SUFFIX, advice, write_file
 from quicbus.identity.folder_lock import BRIEF_LOCK_FILE, LOCK_FILE
 
 if TYPE_CHECKING:
@@ -162,6 +163,6 @@ def one_error(folder: Path) -> Iterator[None]:
 
 def _advice(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"{where}; make it yours, or name another with --data-dir or QUICBUS_DATA_DIR"
-    return where
+    return where + advice(error)

@@ -116,12 +116,12 @@ def test_wrong_usage_is_one_line(arguments: list[str], here: Here) -> None:
     assert TokenStore(here.folder).list() == ()
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("1h", 3600), (" 7d ", 604_800)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("1h", 3600), (" 7d ", 604_800)])
 def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "-1h", "1w", "1 h", "1e3", "nan", "9" * 20])
+@pytest.mark.parametrize("text", ["", "h", "90", "-1h", "1w", "1 h", "1e3", "nan", "9" * 20])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidSetting):
         parse_time(text)
