@@ -319,7 +319,8 @@ class Broker:
 
     async def _open_bus(self, edge: Edge, identity: NodeIdentity) -> None:
         name = identity.credential.name
-        listener = await InProcessListener.open(edge, edge.admission(None, local_name=name), ALPN)
+        admission = edge.admission(None, local_name=name, edge_limits=edge.limits.for_own_process)
+        listener = await InProcessListener.open(edge, admission, ALPN)
         self._resources.push_async_callback(listener.close)
         self._bus = await listener.connect(name)
         self._resources.push_async_callback(self._bus.close, 0.0)

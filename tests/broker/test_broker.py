@@ -11,6 +11,8 @@ import pytest
 
 import quicbus
 from quicbus.identity import Authority
+from quicbus.wire.close_codes import CloseCode
+from quicbus.wire.join_frames import AUTHORITY_TOPIC, decode_answer
 from quicbus_broker import Broker, BrokerSettings
 
 if TYPE_CHECKING:
@@ -218,6 +220,24 @@ async def test_statistics_name_every_limit_and_count_those_that_were_met(tmp_pat
             "max_hops",
         }
         assert not any(counted.values())
+
+
+async def test_what_the_node_itself_asks_and_answers_is_held_to_no_limit_of_clients(tmp_path: Path) -> None:
+    tight = settings(
+        tmp_path,
+        max_subscriptions=1,
+        max_filter_size=1,
+        max_filters_size=1,
+        max_pending=1,
+        max_pending_size=1,
+        max_publish_rate=1,
+        max_publish_bytes=1,
+    )
+    async with asyncio.timeout(DEADLINE_S), Broker(tight) as broker:
+        for _ in range(3):
+            answer = await broker.bus.request(AUTHORITY_TOPIC, bytes(200), timeout=DEADLINE_S)
+            assert decode_answer(answer.payload).code == CloseCode.PROTOCOL_VIOLATION
+        assert not any(broker.statistics().edge.limits.values())
 
 
 async def test_a_message_beyond_what_the_broker_announced_is_refused_before_it_is_sent(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quicbus import limits
 
@@ -45,6 +45,20 @@ class EdgeLimits:
     max_pending: int = 16 * limits.MAX_PENDING
     max_pending_size: int = 4 * limits.MAX_PENDING_SIZE
     handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S
+
+    @property
+    def for_own_process(self) -> EdgeLimits:
+        """For `broker.bus`, by which the node itself asks and answers: no limit of clients holds it."""
+        return replace(
+            self,
+            max_subscriptions=limits.MAX_SUBSCRIPTIONS,
+            max_filter_size=limits.MAX_TOPIC_SIZE,
+            max_filters_size=max(self.max_filters_size, limits.MAX_FILTERS_SIZE),
+            max_publish_rate=0,
+            max_publish_bytes=0,
+            max_pending=max(self.max_pending, limits.MAX_PENDING),
+            max_pending_size=max(self.max_pending_size, limits.MAX_PENDING_SIZE),
+        )
 
     @property
     def max_body_size(self) -> int:

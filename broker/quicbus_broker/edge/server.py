@@ -110,12 +110,14 @@ class Edge:
         self._brokers_due_at = -math.inf
         self._log = logger_for("quicbus_broker.edge", node=exchange.origin.hex())
 
-    def admission(self, verifier: Verifier | None, *, local_name: str = "local") -> Admission:
+    def admission(
+        self, verifier: Verifier | None, *, local_name: str = "local", edge_limits: EdgeLimits | None = None
+    ) -> Admission:
         """Return the rules of one listener; without a verifier everyone is admitted as `local_name`."""
         return Admission(
             self,
             self.exchange,
-            self.limits,
+            edge_limits or self.limits,
             verifier,
             local_name=local_name,
             wall_clock=self._wall_clock,
