@@ -31,6 +31,8 @@ class Metric:
     name: str
     unit: str
     is_better_high: bool = True
+    is_compared: bool = True
+    """Otherwise it says under what the others were measured."""
 
 
 RATE = Metric("messages_per_s", "messages/s")
@@ -41,6 +43,7 @@ LATENCIES = tuple(
     Metric(name, f"ms, {label}", is_better_high=False)
     for name, label in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9"))
 )
+LOAD = Metric("load_messages_per_s", "messages/s beside", is_compared=False)
 KILOBYTES = Metric("kilobytes", "KB", is_better_high=False)
 START_UP = Metric("start_ms", "ms", is_better_high=False)
 
@@ -84,7 +87,9 @@ def all_cases() -> list[Case]:
         *(_throughput(size, 1, held=f", {_HELD}") for size in (16, 128)),
         *(_fan_out(count) for count in (1, 10, 100, 1000)),
         _case("fan-in, 100 to 1", "Fan-in", "100 to 1", (RATE,), shapes.measure_load, publishers=100, is_crowd=True),
-        *(_round_trip(is_loaded) for is_loaded in (False, True)),
+        _round_trip("idle"),
+        _round_trip("half load", share=0.5),
+        _round_trip("beside 50,000/s", load=50_000),
         *(_requests(in_flight) for in_flight in (1, 50)),
         _case("two nodes, 128 B", "Two nodes", "two nodes", (RATE,), shapes.measure_load, servers=2),
         _case(
@@ -133,9 +138,10 @@ def _fan_out(count: int) -> Case:
     )
 
 
-def _round_trip(is_loaded: bool) -> Case:
-    label = "half load" if is_loaded else "idle"
-    return _case(f"round trip, {label}", "Round trip", label, LATENCIES, shapes.measure_round_trip, is_loaded=is_loaded)
+def _round_trip(label: str, share: float = 0.0, load: float | None = None) -> Case:
+    name = f"round trip, {label}"
+    metrics = (*LATENCIES, LOAD) if share or load else LATENCIES
+    return _case(name, f"Round trip, {label}", "round trip", metrics, shapes.measure_round_trip, share=share, load=load)
 
 
 def _requests(in_flight: int) -> Case:

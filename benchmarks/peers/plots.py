@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.cases import Case, all_cases
+from benchmarks.peers.cases import Case, Metric, all_cases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,20 +40,20 @@ def plot_all(results: Results, folder: Path) -> dict[str, str]:
 
 
 def _draw(path: Path, cases: list[Case], results: Results) -> None:
-    """One panel a case, for their figures lie far apart."""
+    """One panel a figure, for they lie far apart."""
     from matplotlib.figure import Figure
 
     peers = list(dict.fromkeys(peer for case in cases for peer in results.samples[case.name]))
-    figure = Figure(figsize=(2 + 2.1 * len(cases), 0.8 + 0.3 * len(peers)), layout="constrained")
-    panels = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
-    for panel, case in zip(panels, cases, strict=True):
-        _draw_case(panel, case, peers, results)
+    columns = [(case, metric) for case in cases for metric in case.metrics if metric.is_compared]
+    figure = Figure(figsize=(2 + 2.1 * len(columns), 0.8 + 0.3 * len(peers)), layout="constrained")
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for panel, (case, metric) in zip(panels, columns, strict=True):
+        _draw_case(panel, case, metric, peers, results)
     panels[0].invert_yaxis()  # the others share it
     figure.savefig(path, metadata={"Date": None})
 
 
-def _draw_case(panel: Any, case: Case, peers: list[str], results: Results) -> None:
-    metric = case.metrics[0]
+def _draw_case(panel: Any, case: Case, metric: Metric, peers: list[str], results: Results) -> None:
     for number, peer in enumerate(peers):
         spread = results.spread(case.name, peer, metric.name)
         if spread is not None:

@@ -75,7 +75,7 @@ def _losses(results: Results) -> str:
     """Where the best of quicbus is behind the best of the others."""
     rows = []
     for case in _measured_cases(results):
-        for metric in case.metrics:
+        for metric in filter(_is_compared, case.metrics):
             medians = _medians(case, metric, results)
             ours = {peer: value for peer, value in medians.items() if peer.startswith(_OURS)}
             others = {peer: value for peer, value in medians.items() if not peer.startswith(_OURS)}
@@ -105,9 +105,11 @@ def _cell(case: Case, metric: Metric, peer: str, results: Results) -> str:
     spread = results.spread(case.name, peer, metric.name)
     if spread is None:
         return "-"
-    medians = _medians(case, metric, results)
-    lost = results.lost(case.name, peer)
+    lost = results.lost(case.name, peer) if metric is case.metrics[0] else 0
     text = spread_text(spread) + (f", {lost:,} lost" if lost else "")
+    if not metric.is_compared:
+        return text
+    medians = _medians(case, metric, results)
     if peer == _best(medians, metric):
         return f"**{text}**"
     others = [value for name, value in medians.items() if not name.startswith(_OURS)]
@@ -127,6 +129,10 @@ def _best(medians: dict[str, float], metric: Metric) -> str:
 
 def _is_better(one: float, other: float, metric: Metric) -> bool:
     return one > other if metric.is_better_high else one < other
+
+
+def _is_compared(metric: Metric) -> bool:
+    return metric.is_compared
 
 
 def _failures(results: Results) -> str:

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from benchmarks.peers.plan import Plan
     from benchmarks.peers.seam import Bus
 
-__all__ = ["make"]
+__all__ = ["due_at_pace", "make"]
 
 _WARM_EVERY_S = 0.02
 _BLOCK_SIZE = 32 * 1024
 _BLOCK_MESSAGES = 256
 """A publisher looks at the clock after so many bytes or messages."""
+_PACE_S = 0.001
+_PACE_MOST = 4
+"""So many bunches at once at most: who was held up catches up by and by, not in one burst."""
 
 
 class Role:
@@ -101,6 +104,7 @@ class Publisher(Role):
         """Publish `rate` messages a second beside, in a bunch each millisecond, until `stop`."""
         await self._end_beside()
         self.paced = 0
+        self.paced_s = 0.0
         self._beside = asyncio.create_task(self._pace(rate))
 
     async def _pace(self, rate: float) -> None:
@@ -108,19 +112,20 @@ class Publisher(Role):
         stream = zip(cycle(self.topics), cycle(self.pool), strict=False)
         begin = time.monotonic()
         while not self._stopping.is_set():
-            await asyncio.sleep(0.001)
-            due = int((time.monotonic() - begin) * rate) - self.paced
+            await asyncio.sleep(_PACE_S)
+            due = due_at_pace(rate, time.monotonic() - begin, self.paced)
             for topic, payload in islice(stream, due):
                 if bus.put is not None:
                     bus.put(topic, payload)
                 else:
                     await bus.publish(topic, payload)
-            self.paced += max(0, due)
+            self.paced += due
+        self.paced_s = time.monotonic() - begin
 
     async def do_stop(self) -> None:
         await self._end_beside()
         await self.buses[0].flush()
-        report("stopped", messages=self.paced)
+        report("stopped", messages=self.paced, seconds=self.paced_s)
 
     async def _end_beside(self) -> None:
         """Let it come to its end: some libraries lose a connection where a call is cancelled."""
@@ -284,6 +289,12 @@ class Opener(Role):
             await bus.subscribe(bus.topic("bench", "subscriptions", str(number), "value"), lambda _: None)
         await bus.flush()
         report("subscribed")
+
+
+def due_at_pace(rate: float, elapsed_s: float, published: int) -> int:
+    """Return how many messages to publish at once now, of `rate` a second since `elapsed_s`."""
+    most = max(1, round(_PACE_MOST * _PACE_S * rate))
+    return max(0, min(int(elapsed_s * rate) - published, most))
 
 
 def _setter(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Callable[[bytes], object]:

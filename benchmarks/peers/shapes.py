@@ -135,25 +135,36 @@ def _received(readers: Sequence[WorkerProcess], count: int) -> list[dict[str, An
     return [reader.result("received") for reader in readers]
 
 
-def measure_round_trip(servers: Sequence[Server], effort: Effort, *, is_loaded: bool, rate: float = 500.0) -> Sample:
-    """Send single messages to a client that sends them back; idle or beside half of the full load."""
+def measure_round_trip(
+    servers: Sequence[Server], effort: Effort, *, load: float | None = None, share: float = 0.0, rate: float = 500.0
+) -> Sample:
+    """Send single messages to a client that sends them back, idle or beside other messages.
+
+    Beside `load` messages a second, or beside `share` of what the peer takes at full speed.
+    """
     where = servers[0].where
     with workers(Plan(role="echo", where=where), Plan(role="ping", where=where)) as (_, pinger):
         pinger.ask("warm", "warm")
         messages = effort.count(3000)
-        if not is_loaded:
+        if not load and not share:
             return _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
         with workers(Plan(role="subscribe", where=where), Plan(role="publish", where=where)) as (reader, writer):
             _warm([writer], [reader])
             _load([writer], [reader], 1, _TRIAL_DELIVERIES, _TRIAL_SHARE * effort.seconds)
-            full = _load([writer], [reader], 1, _TRIAL_DELIVERIES, effort.seconds)
+            if not load:
+                load = share * _load([writer], [reader], 1, _TRIAL_DELIVERIES, effort.seconds)["messages_per_s"]
             reader.ask("count", "counting")
-            writer.tell("pace", rate=full["messages_per_s"] / 2)
+            writer.tell("pace", rate=load)
             sample = _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
-            paced = writer.ask("stop", "stopped")["messages"]
-            (received,) = _received([reader], paced)
-        lost = sample["lost"] + paced - received["messages"]
-        return {**sample, "lost": lost, "load_messages_per_s": paced / (messages / rate)}
+            paced = writer.ask("stop", "stopped")
+            (received,) = _received([reader], paced["messages"])
+        lost = sample["lost"] + paced["messages"] - received["messages"]
+        return {
+            **sample,
+            "lost": lost,
+            "wanted_messages_per_s": load,
+            "load_messages_per_s": paced["messages"] / paced["seconds"],
+        }
 
 
 def _latency(told: dict[str, Any]) -> Sample:

@@ -73,7 +73,7 @@ def _targets() -> list[Target]:
         *(Target(one(size), QH3, 1.2, than, metric=volume) for size in large for than in ("zenoh/QUIC", NATS)),
         *(
             Target(f"round trip, {load}", QH3, 1.1, NATS, metric=metric, is_least=False)
-            for load in ("idle", "half load")
+            for load in ("idle", "half load", "beside 50,000/s")
             for metric in ("p50_ms", "p99_ms")
         ),
         *(Target(f"fan-out, 1 to {count}", QH3, 4.0, NATS) for count in (10, 100)),

@@ -13,6 +13,7 @@ from benchmarks.peers.cases import all_cases
 from benchmarks.peers.payloads import payload_pool
 from benchmarks.peers.report import WRITER, page
 from benchmarks.peers.results import Results
+from benchmarks.peers.roles import due_at_pace
 from benchmarks.peers.tally import Tally, wait_complete
 from benchmarks.peers.targets import TARGETS, judge
 
@@ -87,6 +88,25 @@ def test_the_page_is_written_between_the_marks_again_and_again() -> None:
     assert once == f"# A\n\n{begin}\nnew\n{end}\n\n## B\n"
     assert replace_marked(once, "new\n", WRITER) == once
     assert replace_marked("# A\n", "new\n", WRITER) == f"# A\n\n{begin}\nnew\n{end}\n"
+
+
+@pytest.mark.parametrize("load", ["half load", "beside 50,000/s"])
+def test_the_load_beside_a_round_trip_is_told_but_not_judged(load: str) -> None:
+    case = f"round trip, {load}"
+    measured = of_case(case, {"quicbus qh3": (1.0,), "NATS/TLS": (2.0,)}, "p50_ms")
+    for peer, published in (("quicbus qh3", 40_000.0), ("NATS/TLS", 50_000.0)):
+        measured.samples[case][peer][0] |= {"load_messages_per_s": published, "lost": 3}
+    text = page(measured, {})
+    assert "| quicbus qh3 | **1.00, 3 lost** | - | - | 40,000 |" in text
+    assert "| NATS/TLS | 2.00, 3 lost | - | - | 50,000 |" in text
+    assert "Where quicbus is behind" not in text
+
+
+def test_a_pace_is_kept_and_caught_up_with_by_small_bunches() -> None:
+    assert due_at_pace(50_000, 1.0, 49_950) == 50
+    assert due_at_pace(50_000, 1.0, 0) == 200
+    assert due_at_pace(50_000, 1.0, 50_001) == 0
+    assert due_at_pace(10, 1.0, 0) == 1
 
 
 async def test_counting_ends_with_the_last_message_or_when_none_come() -> None:
