@@ -14,7 +14,7 @@ from quicbus.settings import ClientSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["connect", "connection_options", "load_client_settings", "split_urls", "tell_events"]
+__all__ = ["check_order", "connect", "connection_options", "load_client_settings", "split_urls", "tell_events"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -39,6 +39,13 @@ def split_urls(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
     """Split leading `quic://…` arguments from the rest."""
     count = next((i for i, each in enumerate(arguments) if not each.startswith("quic://")), len(arguments))
     return tuple(arguments[:count]), tuple(arguments[count:])
+
+
+def check_order(words: Sequence[str]) -> None:
+    """Raise `click.UsageError` where one of `words`, which are no URLs, looks like one."""
+    late = next((each for each in words if each.startswith("quic://")), None)
+    if late is not None:
+        raise click.UsageError(f"{late}: URLs stand first, or behind --url", click.get_current_context())
 
 
 def load_client_settings(options: dict[str, Any], urls: Sequence[str] = ()) -> ClientSettings:

@@ -158,7 +158,12 @@ def _command_of(error: click.ClickException) -> str:
 
 def _usage_sentence(error: click.ClickException) -> str:
     sentence = error.format_message()
-    return sentence[:1].lower() + sentence[1:].rstrip(".") if sentence else "wrong usage; --help tells how"
+    if not sentence:
+        return "wrong usage; --help tells how"
+    sentence = sentence[:1].lower() + sentence[1:].rstrip(".")
+    # Click itself says of these only what is wrong.
+    bare = isinstance(error, click.MissingParameter) or "unexpected extra argument" in sentence
+    return f"{sentence}; `{_command_of(error)} --help` tells how" if bare else sentence
 
 
 def _os_sentence(error: OSError) -> str:

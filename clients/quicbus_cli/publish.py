@@ -13,7 +13,7 @@ import click
 
 from quicbus.process import run
 from quicbus.topics import check_topic
-from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls
+from quicbus_cli.connecting import check_order, connect, connection_options, load_client_settings, split_urls
 from quicbus_cli.streams import read_all, read_lines
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def _topic_and_payload(rest: tuple[str, ...], *, lines: bool, file: str | None) 
         raise click.UsageError(f"{topic!r} holds a wildcard; {remedy}", context)
     check_topic(topic)
     if len(rest) > 2:
+        check_order(rest)
         remedy = f"quote a payload with spaces: quicbus pub {topic} {' '.join(rest[1:])!r}"
         raise click.UsageError(f"{len(rest) - 1} payloads; {remedy}", context)
     sources = [len(rest) == 2, lines, file is not None]

@@ -10,7 +10,14 @@ import click
 
 from quicbus.process import Interrupted, run
 from quicbus.topics import parse_filter
-from quicbus_cli.connecting import connect, connection_options, load_client_settings, split_urls, tell_events
+from quicbus_cli.connecting import (
+    check_order,
+    connect,
+    connection_options,
+    load_client_settings,
+    split_urls,
+    tell_events,
+)
 from quicbus_cli.shown import human_line, json_line
 from quicbus_cli.streams import write_all
 
@@ -77,6 +84,7 @@ def subscribe(
         raise click.UsageError(
             "no filter; quote one with #, which is a comment to the shell: quicbus sub 'sensors/#'", context
         )
+    check_order(filters)
     for each in filters:
         parse_filter(each)
     settings = load_client_settings(options, urls)

@@ -186,6 +186,8 @@ def read_token(given: str, now: dt.datetime | None = None) -> JoinToken:
                 f"neither a join token (one begins with qbt1-) nor a file that can be read: {given[:80]!r} "
                 f"({error.strerror or error}); make a token with `quicbus token create`"
             ) from None
+        if not given.strip():
+            raise CredentialError(f"{path}: there is no token in it; `quicbus token create` prints one")
     return JoinToken.parse(given, now)
 
 

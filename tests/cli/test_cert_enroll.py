@@ -86,6 +86,31 @@ def test_after_a_lost_answer_the_same_command_works(
     assert [path.name for path in tmp_path.glob("*.pem")] == ["alice.pem"]
 
 
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_token_is_named_so(here: Here, given: str) -> None:
+    assert "the join token is empty; give the one that `quicbus token create`" in here.refusal("cert", "enroll", given)
+
+
+def test_half_a_token_is_named_so(here: Here) -> None:
+    text = token(here)
+    assert "cut off or mistyped; copy the whole line" in here.refusal("cert", "enroll", text[: len(text) // 2])
+
+
+def test_where_nobody_answers_the_remedy_is_that_of_joining(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody(self: CertificateOffice, token: JoinToken, csr: bytes, local_csr: bytes = b"") -> Answer:
+        raise ConnectFailed([(f"quic://{SEED}", "no answer")], "is it plugged in?")
+
+    monkeypatch.setattr(CertificateOffice, "join", nobody)
+    assert here.refusal("cert", "enroll", token(here)) == (
+        f"quicbus: could not connect: quic://{SEED}: no answer; is it plugged in?\n"
+    )
+
+
+def test_a_folder_that_is_not_there_is_named_with_the_remedy(here: Here) -> None:
+    said = here.refusal("cert", "enroll", token(here), "--out", "missing/alice.pem")
+    assert "missing: the credential can't be written there: No such file or directory; make its folder first" in said
+
+
 def test_a_token_that_is_used_up_is_refused_and_leaves_no_key(here: Here, tmp_path: Path) -> None:
     text = token(here, "--name", "alice")
     assert here.run("cert", "enroll", text) == 0

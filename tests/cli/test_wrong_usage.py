@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from quicbus.identity import DataFolder
 from quicbus.testing.launcher import Ended, run_quicbus
 
 if TYPE_CHECKING:
@@ -38,6 +39,18 @@ def failed(tmp_path: Path, *arguments: str, **environment: str) -> Ended:
         (("pub", "", "x"), "quicbus: invalid topic ''"),
         (("pub", "a", "b", "-H", "unit"), "quicbus pub: --header 'unit' is not KEY=VALUE"),
         (("pub", "http://host", "x", "y"), "quicbus pub: 2 payloads"),
+        (("pub", "a", "b", "quic://host"), "quicbus pub: quic://host: URLs stand first, or behind --url"),
+        (("sub", "a", "quic://host"), "quicbus sub: quic://host: URLs stand first, or behind --url"),
+        (
+            ("cert", "revoke"),
+            "quicbus cert revoke: missing argument 'NAME|FILE|KEYID...'; `quicbus cert revoke --help` tells how",
+        ),
+        (
+            ("broker", "127.0.0.1:4433"),
+            "quicbus broker: got unexpected extra argument (127.0.0.1:4433); `quicbus broker --help` tells how",
+        ),
+        (("broker", "--join", ""), "quicbus: join (from option --join): the token is empty; give the one that"),
+        (("permissions", "check", "al", "publish", "t"), "quicbus permissions check: invalid value for '{publish|sub"),
         (
             ("sub",),
             "quicbus sub: no filter; quote one with #, which is a comment to the shell",
@@ -98,6 +111,24 @@ def test_missing_credential_names_the_remedy(tmp_path: Path) -> None:
 def test_missing_file_is_a_failure_of_one_line(tmp_path: Path) -> None:
     ended = failed(tmp_path, "pub", "a", "--file", "missing.jpg")
     assert (ended.code, ended.stderr) == (1, "quicbus: missing.jpg: no such file or directory\n")
+
+
+@pytest.mark.parametrize("command", [("cert", "enroll"), ("broker", "--join")])
+def test_a_token_file_without_a_token_is_named(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    ended = failed(tmp_path, *command, "token")
+    assert (ended.code, ended.stderr) == (
+        1,
+        "quicbus: token: there is no token in it; `quicbus token create` prints one\n",
+    )
+
+
+def test_whom_nobody_knows_is_not_revoked(tmp_path: Path) -> None:
+    DataFolder.open(tmp_path / "data", may_create_authority=True).close()
+    assert (
+        "nobody: not in the log of certificates; `quicbus cert list`"
+        in failed(tmp_path, "cert", "revoke", "nobody").stderr
+    )
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -371,7 +371,9 @@ class TestFailingDisk:
     ) -> None:
         with monkeypatch.context() as patch:
             FailingDisk(patch, call, nth)
-            assert "No space left on device" in refusal(lambda: start(path), path)
+            why = refusal(lambda: start(path), path)
+        assert "No space left on device" in why
+        assert "make room there, then the same command works" in why
         assert not path.exists()
         start(path).close()
 
@@ -409,15 +411,16 @@ class TestFailingDisk:
             refusal(lambda: prepare_node_folder(authority, "osaka", path), path)
         assert not path.exists()
 
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS], ids=errno.errorcode.get)
     def test_a_folder_that_can_not_be_made_is_named_with_advice(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, number: int, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refused(*_args: object, **_options: object) -> None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            raise OSError(number, os.strerror(number), str(path))
 
         monkeypatch.setattr("pathlib.Path.mkdir", refused)
         why = refusal(lambda: start(path), path)
-        assert "Permission denied" in why
+        assert os.strerror(number) in why
         assert "QUICBUS_DATA_DIR" in why
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
-from quicbus.identity.files import write_file
+from quicbus.identity.files import advice, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +53,23 @@ def test_a_write_that_fails_leaves_what_was_there(call: str, tmp_path: Path, mon
         write_file(path, b"new", private=False)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EDQUOT, "make room there"),
+        (errno.ENOENT, "make its folder first"),
+        (errno.EROFS, "make it writable for you"),
+        (errno.EACCES, "make it writable for you"),
+        (errno.EPERM, "make it writable for you"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_an_error_of_the_file_system_has_its_remedy(number: int, remedy: str) -> None:
+    assert advice(OSError(number, os.strerror(number))).startswith(f"; {remedy}")
+
+
+def test_where_nothing_is_known_nothing_is_advised() -> None:
+    assert advice(OSError(errno.EIO, "broken")) == advice(OSError("no number")) == ""
