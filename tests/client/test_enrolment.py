@@ -39,7 +39,7 @@ def issued(
     name: str = "alice",
     trust: bytes = b"",
 ) -> Issued:
-    leaf = authority.certify(role, name, credential.private_key.public_key(), days=30)
+    leaf = authority.certify(role, name, credential.private_key.public_key(), days=30, now=NOW)
     return Issued(chain=(leaf,), authorities=(*AUTHORITY.authorities_der, *authority.authorities_der), trust=trust)
 
 

@@ -42,7 +42,7 @@ class Office:
         self.asked.append(list(urls))
         if self.failure is not None:
             raise self.failure
-        return AUTHORITY.issue_client(credential.name, days=30, key=credential.private_key)
+        return AUTHORITY.issue_client(credential.name, days=30, key=credential.private_key, now=NOW)
 
 
 class Kept:

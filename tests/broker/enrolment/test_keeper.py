@@ -63,7 +63,7 @@ class Kept:
     """A node's identity, its keeper, and what was told."""
 
     def __init__(self, identity: NodeIdentity, known: Sequence[BrokerUrl] = KNOWN) -> None:
-        self.now = NOW
+        self.now = dt.datetime.now(dt.UTC)
         self.identity = identity
         self.authority = FakeAuthority()
         self.events: list[BrokerEvent] = []
