@@ -224,6 +224,8 @@ class MeshDriver:
         """Seal what the turn brought, and send it."""
         self._wants_end_turn = False
         self._run(self.mesh.end_turn(self._clock()))
+        if self.mesh.wants_turn:
+            self.wants_end_turn()
 
     # --- Nodes: what the edge calls -----------------------------------------------------------------------------------
 

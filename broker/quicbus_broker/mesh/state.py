@@ -245,6 +245,11 @@ class Mesh:
         self._traffic.seal(now, outputs)
         return self._settle(outputs, now)
 
+    @property
+    def wants_turn(self) -> bool:
+        """Whether `end_turn` left something to do for the next turn: what follows from a filter may take long."""
+        return self.is_joined and self._own_interest.is_busy
+
     def add_interest(self, filter: str, group: str, blocks: bool) -> None:
         """Somebody here subscribes; told to others with `end_turn`."""
         self._own_interest.add(filter, group, blocks)

@@ -39,6 +39,7 @@ class FakeMesh:
         self.ticks: list[float] = []
         self.timer = math.inf
         self.ended_turns = 0
+        self.wants_turn = False
         self.at_end_of_turn: list[MeshOutput] = []
         self.given_back: list[tuple[bytes, object]] = []
         self.leaves = 0

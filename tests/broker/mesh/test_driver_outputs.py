@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from quicbus import limits
@@ -209,6 +211,21 @@ async def test_a_turn_is_ended_once_whatever_it_brought(network: Network) -> Non
 
         assert oslo.mesh.ended_turns == before + 1
         assert tokyo.mesh.of(FrameArrived) == [FrameArrived(1, Prune())]
+
+
+async def test_a_turn_that_left_something_to_do_is_followed_by_another(network: Network) -> None:
+    async with started(network, "oslo") as (oslo,):
+        before = oslo.mesh.ended_turns
+        oslo.mesh.wants_turn = True
+        oslo.driver.wants_end_turn()
+        while oslo.mesh.ended_turns < before + 2:
+            await asyncio.sleep(0)
+        oslo.mesh.wants_turn = False
+        await settled()
+        ended = oslo.mesh.ended_turns
+        await settled()
+
+        assert oslo.mesh.ended_turns == ended
 
 
 async def test_where_others_reached_this_node_is_not_for_the_machine(network: Network) -> None:

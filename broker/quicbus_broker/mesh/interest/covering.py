@@ -90,45 +90,33 @@ class CoverTree:
             if allows_wild and level != "+" and (child := children.get("+")) is not None:
                 pending.append((child, at + 1))
 
-    def covered_by(self, filter: str) -> list[str]:
-        """Return the filters in here that this one covers, itself left out."""
+    def walk_below(self, filter: str) -> Iterator[str | None]:
+        """Find the filters in here that this one covers, itself left out; `None` is a step without one.
+
+        Between steps filters may come and go: those that come may be left out.
+        """
         levels = filter.split("/")
-        found: list[str] = []
         if len(levels) > MAX_LEVELS:
-            return found
+            return
         pending = [(self._root, 0)]
         while pending:
             node, at = pending.pop()
-            if at == len(levels):
-                if node.filter is not None:
-                    found.append(node.filter)
+            is_over = at >= len(levels)
+            level = "" if is_over else levels[at]
+            # A `#` stands for the levels above it, too, and for any number of further ones.
+            found = node.filter if is_over or level == "#" else None
+            yield found if found != filter else None
+            children = node.children
+            if not children or is_over:
                 continue
-            level = levels[at]
-            if level == "#":
-                found += _all_below(node, is_first=at == 0)
-            elif level == "+":
-                for key, child in (node.children or {}).items():
-                    if key != "#" and (at or not key.startswith("$")):
-                        pending.append((child, at + 1))
-            elif (next_node := (node.children or {}).get(level)) is not None:
+            if level == "#" or level == "+":
+                next_at = at if level == "#" else at + 1
+                for key, child in children.items():
+                    if (level == "#" or key != "#") and (at or node is not self._root or not key.startswith("$")):
+                        pending.append((child, next_at))
+            elif (next_node := children.get(level)) is not None:
                 pending.append((next_node, at + 1))
-        return [each for each in found if each != filter]
 
 
 def has_wildcards(filter: str) -> bool:
     return "+" in filter or "#" in filter
-
-
-def _all_below(node: _Node, *, is_first: bool) -> list[str]:
-    """Return what `#` in the place of a child of `node` covers."""
-    found: list[str] = []
-    if node.filter is not None:
-        found.append(node.filter)
-    pending = [child for key, child in (node.children or {}).items() if not (is_first and key.startswith("$"))]
-    while pending:
-        node = pending.pop()
-        if node.filter is not None:
-            found.append(node.filter)
-        if node.children:
-            pending.extend(node.children.values())
-    return found

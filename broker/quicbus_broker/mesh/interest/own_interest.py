@@ -13,12 +13,12 @@ import msgspec
 from quicbus import limits
 from quicbus.topics import REPLY_PREFIX
 from quicbus.wire.node_frames import InterestEntry, InterestPiece
+from quicbus_broker.mesh.interest.aggregate import Aggregate
 from quicbus_broker.mesh.interest.coarsening import coarse_filters
-from quicbus_broker.mesh.interest.covering import CoverTree, has_wildcards
 from quicbus_broker.mesh.outputs import NewsLearned, SpreadReached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from quicbus.wire.node_frames import Signed
     from quicbus_broker.mesh.config import MeshConfig
@@ -35,6 +35,8 @@ MAX_TOLD_SIZE = limits.MAX_INTEREST_SIZE // 2
 replaces all of it on top of what it replaces."""
 PIECE_SIZE = 64 * 1024
 """Bytes of filters after which a difference is cut in two: with one entry of the largest size it fits a frame."""
+FLUSH_STEPS = 256
+"""Of covering and making coarse, in one turn: one to two milliseconds."""
 _ENTRY_OVERHEAD = 8
 _LOG_SLACK = 64
 """Entries that the differences may hold beyond twice what is wanted, before all is told anew."""
@@ -68,15 +70,16 @@ class OwnInterest:
         self._config = config
         self._table = table
         self._local: dict[_Key, _Local] = {}
-        self._aggregate = _Aggregate()
+        self._aggregate = Aggregate()
         self._plain = 0
         self._groups: dict[_Key, bool] = {}
         self._told: dict[_Key, bool] = {}
         self._told_size = 0
         self._left_out: dict[_Key, None] = {}
         """What is wanted and not told: there is no room for it."""
-        self._changed: dict[_Key, None] = {}
+        self._groups_changed: dict[_Key, None] = {}
         self._coarse: dict[str, None] = {}
+        self._is_coarsening = False
         self._log: list[tuple[int, Signed]] = []
         self._log_entries = 0
         self._acknowledged: dict[NodeId, int] = {}
@@ -85,6 +88,11 @@ class OwnInterest:
     def unannounced(self) -> int:
         """Groups and filters that others are not told of."""
         return self._unannounced + len(self._left_out)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether `flush` left something to do: covering many filters, or making them coarse."""
+        return self._aggregate.is_busy
 
     # --- what is wanted ---------------------------------------------------------------------------------------------
 
@@ -120,14 +128,15 @@ class OwnInterest:
             self._set(key, local.blocking > 0)
 
     def flush(self, now: float, outputs: list[Output]) -> None:
-        """Tell what has changed since the last time, if anything."""
-        if not self._changed:
-            return
+        """Tell what has changed since the last time, if anything. While `is_busy`, flush again in the next turn."""
         self._keep_few()
+        changed = {(filter, ""): None for filter in self._aggregate.take_changed()} | self._groups_changed
+        if not changed:
+            return
         added: list[InterestEntry] = []
         removed: list[InterestEntry] = []
         left_out, self._left_out = self._left_out, {}
-        for key in self._changed | left_out:
+        for key in changed | left_out:
             wanted, told = self._wanted(key), self._told.get(key)
             if wanted == told:
                 continue
@@ -143,7 +152,7 @@ class OwnInterest:
             self._told[key] = wanted
             self._told_size += _size_of(key)
             added.append(InterestEntry(*key, wanted))
-        self._changed.clear()
+        self._groups_changed.clear()
         if added or removed:
             self._tell(added, removed, outputs)
 
@@ -186,8 +195,7 @@ class OwnInterest:
         """Set what the local subscriptions ask for; `None`: nothing."""
         filter, group = key
         if not group:
-            for changed in self._aggregate.set(filter, self._with_coarse(filter, blocks)):
-                self._changed[(changed, "")] = None
+            self._aggregate.set(filter, self._with_coarse(filter, blocks))
             if blocks is None:
                 self._drop_empty_coarse()
             return
@@ -198,24 +206,45 @@ class OwnInterest:
             self._groups[key] = blocks
         elif self._groups.pop(key, None) is None:
             self._unannounced -= 1
-        self._changed[key] = None
+        self._groups_changed[key] = None
 
     def _with_coarse(self, filter: str, blocks: bool | None) -> bool | None:
         return False if blocks is None and filter in self._coarse else blocks
 
     def _keep_few(self) -> None:
         """Bound what is told. What was made coarse stays so until there is half the room again."""
+        self._aggregate.work(FLUSH_STEPS)
+        self._drop_empty_coarse()
+        if self._is_coarsening or self._aggregate.is_busy:
+            return
         most = self._config.max_interest
-        if self._coarse and self._plain <= most // 2:
+        if (self._coarse and self._plain <= most // 2) or len(self._aggregate.wanted) > most:
+            self._is_coarsening = True
+            self._aggregate.begin(self._coarsen(most))
+            self._aggregate.work(FLUSH_STEPS)
+
+    def _coarsen(self, most: int) -> Iterator[None]:
+        if self._plain <= most // 2:
             for filter in list(self._coarse):
-                self._uncoarsen(filter)
-        if len(self._aggregate.wanted) > most:
+                yield
+                if filter in self._coarse:
+                    self._uncoarsen(filter)
+        elif len(self._aggregate.wanted) > most:
             # A quarter below, so that not every further filter does this again.
-            for filter in coarse_filters(self._aggregate.wanted, most - most // 4):
-                self._coarse[filter] = None
-                blocks = any(self._aggregate.wanted[each] for each in self._aggregate.below(filter))
-                for changed in self._aggregate.set(filter, blocks):
-                    self._changed[(changed, "")] = None
+            for filter in (yield from coarse_filters(list(self._aggregate.wanted), most - most // 4)):
+                yield from self._make_coarse(filter)
+        self._is_coarsening = False
+
+    def _make_coarse(self, filter: str) -> Iterator[None]:
+        wanted = self._aggregate.wanted
+        blocks, covers = wanted.get(filter, False), False
+        for each in self._aggregate.walk_below(filter):
+            yield
+            covers = covers or each is not None
+            blocks = blocks or (each is not None and wanted.get(each, False))
+        if covers:  # it may all have gone meanwhile
+            self._coarse[filter] = None
+            self._aggregate.set(filter, blocks)
 
     def _drop_empty_coarse(self) -> None:
         """A coarse filter that nothing is below any more would bring messages for nobody."""
@@ -226,8 +255,7 @@ class OwnInterest:
     def _uncoarsen(self, filter: str) -> None:
         del self._coarse[filter]
         local = self._local.get((filter, ""))
-        for changed in self._aggregate.set(filter, None if local is None else local.blocking > 0):
-            self._changed[(changed, "")] = None
+        self._aggregate.set(filter, None if local is None else local.blocking > 0)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -258,79 +286,6 @@ class OwnInterest:
         self._log.append((self.version, signed))
         self._log_entries += len(added) + len(removed)
         return signed
-
-
-class _Aggregate:
-    """Plain filters without those that others cover. `wanted`: what is left, each with whether it blocks.
-
-    A filter that blocks is covered only by one that does.
-    """
-
-    def __init__(self) -> None:
-        self.wanted: dict[str, bool] = {}
-        self._tree = CoverTree()
-        self._covered: dict[str, tuple[str, bool]] = {}
-        self._below: dict[str, dict[str, None]] = {}
-        self._childless: dict[str, None] = {}
-
-    def set(self, filter: str, blocks: bool | None) -> list[str]:
-        """Add, change or, with `None`, take out a filter; returns those of which `wanted` may have changed."""
-        changed = self._take_out(filter)
-        if blocks is not None:
-            changed += self._put(filter, blocks)
-        return changed
-
-    def below(self, filter: str) -> list[str]:
-        """The wanted filters that this one covers."""
-        return self._tree.covered_by(filter)
-
-    def take_childless(self) -> list[str]:
-        """Return filters that have come to cover nothing since the last time."""
-        childless, self._childless = self._childless, {}
-        return [filter for filter in childless if filter in self.wanted and filter not in self._below]
-
-    def _put(self, filter: str, blocks: bool) -> list[str]:
-        for coverer in self._tree.covering(filter):
-            if self.wanted[coverer] or not blocks:
-                self._cover(filter, blocks, coverer)
-                return []
-        changed = [filter]
-        self.wanted[filter] = blocks
-        self._tree.add(filter)
-        if has_wildcards(filter):
-            for each in self._tree.covered_by(filter):
-                if blocks or not self.wanted[each]:
-                    changed.append(each)
-                    self._move_below(each, filter)
-        return changed
-
-    def _cover(self, filter: str, blocks: bool, coverer: str) -> None:
-        self._covered[filter] = (coverer, blocks)
-        self._below.setdefault(coverer, {})[filter] = None
-
-    def _move_below(self, filter: str, coverer: str) -> None:
-        """A wanted filter, and what it covers, is covered from now on."""
-        blocks = self.wanted.pop(filter)
-        self._tree.discard(filter)
-        self._cover(filter, blocks, coverer)
-        for each in self._below.pop(filter, ()):
-            self._cover(each, self._covered[each][1], coverer)
-
-    def _take_out(self, filter: str) -> list[str]:
-        if (covered := self._covered.pop(filter, None)) is not None:
-            below = self._below[covered[0]]
-            del below[filter]
-            if not below:
-                del self._below[covered[0]]
-                self._childless[covered[0]] = None
-            return []
-        if self.wanted.pop(filter, None) is None:
-            return []
-        self._tree.discard(filter)
-        changed = [filter]
-        for each in self._below.pop(filter, ()):
-            changed += self._put(each, self._covered.pop(each)[1])
-        return changed
 
 
 def _size_of(key: _Key) -> int:

@@ -9,7 +9,7 @@ import pytest
 from quicbus.topics import matches
 from quicbus.wire.node_frames import InterestEntry, InterestPiece
 from quicbus_broker.mesh.config import MeshConfig
-from quicbus_broker.mesh.interest import own_interest
+from quicbus_broker.mesh.interest import aggregate, own_interest
 from quicbus_broker.mesh.interest.own_interest import OwnInterest
 from quicbus_broker.mesh.members.table import Entry, MemberTable
 from quicbus_broker.mesh.outputs import NewsLearned, Output, SpreadReached, State
@@ -46,6 +46,13 @@ class Told:
             assert piece.base == self.version
             self.version = piece.version
             apply(self.known, piece)
+        return pieces
+
+    def finish(self) -> list[InterestPiece]:
+        """Flush until there is nothing left to do."""
+        pieces = self.flush()
+        while self.own.is_busy:
+            pieces += self.flush()
         return pieces
 
 
@@ -246,9 +253,13 @@ def test_spread_is_what_all_neighbours_have_acknowledged() -> None:
     assert outputs == [SpreadReached(1)]
 
 
+@pytest.mark.parametrize("steps", [own_interest.FLUSH_STEPS, 1])
 @pytest.mark.parametrize("seed", range(40))
-def test_others_know_of_every_topic_that_is_wanted(seed: int) -> None:
-    """Random subscriptions, some beyond the bound: what is told covers all of them, and blocks where one does."""
+def test_others_know_of_every_topic_that_is_wanted(seed: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random subscriptions, some beyond the bound: what is told covers all of them, and blocks where one does; also
+    while only a step a turn is done of what follows from each."""
+    monkeypatch.setattr(own_interest, "FLUSH_STEPS", steps)
+    monkeypatch.setattr(aggregate, "AT_ONCE_STEPS", min(steps, aggregate.AT_ONCE_STEPS))
     rng = random.Random(seed)
     most = rng.choice((4, 8, 1000))
     told = Told(max_interest=most)
@@ -264,18 +275,61 @@ def test_others_know_of_every_topic_that_is_wanted(seed: int) -> None:
         if rng.random() < 0.5:
             continue
         told.flush()
+        if rng.random() < 0.1:
+            told.finish()
         for topic in topics:
             wanted = [each for each in held if not each[1] and matches(each[0], topic)]
             heard = [blocks for (filter, group), blocks in told.known.items() if not group and matches(filter, topic)]
             assert bool(wanted) <= bool(heard), f"seed {seed}: {topic}"
             assert any(each[2] for each in wanted) <= any(heard), f"seed {seed}: {topic}"
-            if most == 1000:
+            if most == 1000 and not told.own.is_busy:
                 assert bool(wanted) == bool(heard), f"seed {seed}: {topic}"
+                assert any(each[2] for each in wanted) == any(heard), f"seed {seed}: {topic}"
         assert {key for key in told.known if key[1]} == {(each[0], "g") for each in held if each[1]}, f"seed {seed}"
     for each in held:
         told.own.discard(*each)
-    told.flush()
+    told.finish()
     assert told.known == {}, f"seed {seed}"
+
+
+def test_what_covers_thousands_is_worked_through_in_pieces_and_nothing_is_unknown_meanwhile() -> None:
+    told = Told()
+    for number in range(5_000):
+        told.own.add(f"a/{number}", "", False)
+    told.finish()
+    told.own.add("a/#", "", False)
+    pieces = [len(piece.removed) for piece in told.flush()]
+    assert ("a/#", "") in told.known
+    pieces += [len(piece.removed) for piece in told.finish()]
+    assert list(told.known) == [("a/#", "")]
+    assert max(pieces) <= own_interest.FLUSH_STEPS + aggregate.AT_ONCE_STEPS
+
+    told.own.discard("a/#", "", False)
+    pieces = []
+    while told.own.is_busy:
+        assert ("a/#", "") in told.known
+        pieces += [len(piece.added) for piece in told.flush() if not piece.reset]
+    assert len(told.known) == 5_000
+    assert max(pieces) <= own_interest.FLUSH_STEPS + aggregate.AT_ONCE_STEPS
+
+
+def test_making_thousands_coarse_and_fine_again_is_done_in_pieces() -> None:
+    told = Told(max_interest=2_000)
+    for number in range(2_500):
+        told.own.add(f"a/+/{number}/#", "", False)
+    told.flush()
+    assert told.own.is_busy
+    assert len(told.known) == 2_500
+    told.finish()
+    assert list(told.known) == [("a/+/#", "")]
+
+    for number in range(1_500):
+        told.own.discard(f"a/+/{number}/#", "", False)
+    told.flush()
+    assert told.own.is_busy
+    assert ("a/+/#", "") in told.known
+    told.finish()
+    assert set(told.known) == {(f"a/+/{number}/#", "") for number in range(1_500, 2_500)}
 
 
 def test_what_there_is_no_room_for_is_counted_and_told_once_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
