@@ -20,7 +20,9 @@ def rewrite(path: Path, new: str, writer: str) -> None:
     """Replace what `writer` wrote in a page; makes the page where there is none."""
     text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(replace_marked(text, new, writer), encoding="utf-8")
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(replace_marked(text, new, writer), encoding="utf-8")
+    beside.replace(path)  # who is interrupted here leaves the old page
 
 
 def replace_marked(text: str, new: str, writer: str) -> str:

@@ -7,23 +7,23 @@ what else the machine does hits all; every message is counted at the subscriber.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.peers.cases import all_cases
-from benchmarks.peers.driving import RunFailed
 from benchmarks.peers.machine import allow_open_files, describe_machine
 from benchmarks.peers.registry import all_peers
-from benchmarks.peers.results import Failure, Results
+from benchmarks.peers.results import Results
+from benchmarks.peers.running import Run
 from benchmarks.peers.shapes import Effort
 from benchmarks.peers.shown import show_case
 from quicbus.process import Interrupted, ended_by_signals
-from quicbus.testing.launcher import LaunchError
 
 if TYPE_CHECKING:
     from benchmarks.peers.cases import Case
@@ -48,51 +48,50 @@ def main() -> int:
         return 0
     if not cases or not peers:
         parser.error("no case or no peer has such a name; see --list")
+    if options.write is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--write draws plots by matplotlib, which is not installed (pip install '.[bench]')")
     effort = Effort(seconds=0.3, max_size=30_000_000, share=0.1) if options.quick else Effort()
-    results = Results(describe_machine(), rounds=options.rounds or (1 if options.quick else 3))
+    rounds = options.rounds or (1 if options.quick else 3)
+    results = Results(describe_machine(), rounds=rounds, planned=len(cases))
     for peer in peers:
         results.note_peer(peer)
         if peer.missing:
             console.print(f"skipped: {peer.name}: {peer.missing}")
     allow_open_files()
-    try:
-        with ended_by_signals():
-            for case in cases:
-                _run_case(case, [peer for peer in peers if not peer.missing], effort, results, console)
-                console.print(show_case(case, results))
-                if options.json is not None:
-                    options.json.write_text(json.dumps(results.as_dict(), indent=1) + "\n")
-    except Interrupted as error:
-        console.print("interrupted; nothing is written but the cases of --json that were complete")
-        return 128 + error.signal
-    if options.write is not None:
-        from benchmarks.peers.report import write_docs
+    return _measure(Run(cases, [peer for peer in peers if not peer.missing], effort, results), options, console)
 
-        write_docs(results, options.write)
+
+def _measure(run: Run, options: argparse.Namespace, console: Console) -> int:
+    """Measure, and keep what was measured after each case; returns the exit code."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with ended_by_signals(), Progress(*columns, console=console, transient=True) as progress:
+            bar = progress.add_task("", total=run.rounds)
+            for case, peer in run.steps():
+                if peer is not None:
+                    progress.update(bar, description=f"{case.name}: {peer.name}", completed=run.done)
+                    continue
+                console.print(show_case(case, run.results), run.time_text())
+                _keep(run.results, case, options, console)
+    except Interrupted as error:
+        if run.case is not None:
+            _keep(run.results, run.case, options, console)
+        console.print("interrupted; what was measured is written, if --json or --write were given")
+        return 128 + error.signal
     return 0
 
 
-def _run_case(case: Case, peers: list[Peer], effort: Effort, results: Results, console: Console) -> None:
-    peers = [peer for peer in peers if case.takes(peer)]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(case.name, total=results.rounds * len(peers))
-        for _ in range(results.rounds):
-            for peer in peers:
-                progress.update(bar, description=f"{case.name}: {peer.name}")
-                try:
-                    results.add(case, peer, case.run(peer, effort))
-                except (RunFailed, LaunchError, OSError) as error:
-                    failure = Failure(case.name, peer.name, str(error).splitlines()[-1][:300])
-                    results.failures.append(failure)
-                    console.print(f"failed: {failure.case}: {failure.peer}: {failure.why}")
-                progress.advance(bar)
+def _keep(results: Results, case: Case, options: argparse.Namespace, console: Console) -> None:
+    """Write all so far; a file that cannot be written is no reason to measure no further."""
+    try:
+        if options.json is not None:
+            options.json.write_text(json.dumps(results.as_dict(), indent=1) + "\n")
+        if options.write is not None:
+            from benchmarks.peers.report import write_docs
+
+            write_docs(results, options.write, case.group)
+    except OSError as error:
+        console.print(f"not written: {error}")
 
 
 def _list(console: Console, cases: list[Case], peers: list[Peer]) -> None:

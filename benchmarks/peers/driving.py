@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,14 +15,17 @@ from quicbus.exceptions import QuicbusError
 from quicbus.testing.launcher import Launched, LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from benchmarks.peers.plan import Plan
+    from benchmarks.peers.seam import Server
 
 __all__ = ["RunFailed", "WorkerProcess", "peak_memory", "resident_memory", "workers"]
 
 READY_S = 120.0
 RESULT_S = 60.0
+_LOOK_S = 1.0
+"""A server that ended is noticed so soon."""
 
 
 class RunFailed(QuicbusError):
@@ -31,9 +35,10 @@ class RunFailed(QuicbusError):
 class WorkerProcess:
     """A worker and the lines that it has printed."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, servers: Sequence[Server]) -> None:
         command = [sys.executable, "-m", "benchmarks.peers.worker", msgspec.json.encode(plan).decode()]
         self.plan = plan
+        self._servers = servers
         self._process = Launched(command, stdin=True, own_session=True)
         self._read = 0
 
@@ -57,12 +62,25 @@ class WorkerProcess:
                     return found
             return None
 
-        try:
-            return self._process.wait_lines(choose, deadline_s=deadline_s)
-        except LaunchError as error:
-            said = [line.strip() for line in self._process.stderr_lines if line.strip()]
-            why = said[-1] if said else str(error).splitlines()[0].rsplit("'", 1)[-1][-200:]
-            raise RunFailed(f"{self.plan.role} worker, waiting for {event!r}: {why}") from None
+        end = time.monotonic() + deadline_s
+        while True:
+            left_s = max(0.0, end - time.monotonic())
+            try:
+                return self._process.wait_lines(choose, deadline_s=min(_LOOK_S, left_s))
+            except LaunchError:
+                if why := self._why_failed(left_s, deadline_s):
+                    raise RunFailed(f"{self.plan.role} worker, waiting for {event!r}: {why}") from None
+
+    def _why_failed(self, left_s: float, deadline_s: float) -> str:
+        """Return why waiting is over; empty while there is hope."""
+        ended = next((server.process for server in self._servers if not server.process.is_running), None)
+        if ended is not None:
+            return f"the server ended: {_said_last(ended)}"
+        if not self._process.is_running:
+            return f"it ended: {_said_last(self._process)}"
+        if left_s <= 0:
+            return f"nothing came within {deadline_s:g} s; it said last: {_said_last(self._process)}"
+        return ""
 
     def ask(self, command: str, event: str, **fields: Any) -> dict[str, Any]:
         self.tell(command, **fields)
@@ -70,13 +88,18 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def workers(*plans: Plan) -> Iterator[list[WorkerProcess]]:
-    """Run workers, all of them ready; they are ended when the context is left."""
+def workers(servers: Sequence[Server], *plans: Plan) -> Iterator[list[WorkerProcess]]:
+    """Run workers of `servers`, all of them ready; they are ended when the context is left."""
     with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(WorkerProcess(plan)) for plan in plans]
+        started = [stack.enter_context(WorkerProcess(plan, servers)) for plan in plans]
         for worker in started:
             worker.result("ready", READY_S)
         yield started
+
+
+def _said_last(process: Launched) -> str:
+    said = [line.strip() for line in process.stderr_lines if line.strip()]
+    return said[-1] if said else "nothing"
 
 
 def resident_memory(pid: int) -> int:

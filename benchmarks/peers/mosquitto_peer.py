@@ -59,7 +59,7 @@ def _start(bus: str, folder: Path) -> Iterator[list[Server]]:
             port=port,
             authority=str(files.authority),
         )
-        yield [Server(where, process.pid, time.monotonic() - begin)]
+        yield [Server(where, process, time.monotonic() - begin)]
 
 
 class PahoBus(Bus):

@@ -67,7 +67,7 @@ def _run(folder: Path, name: str, files: Certificates, more: str) -> Iterator[Se
         address = listening.rsplit(" ", 1)[-1].strip()
         process.wait_line("Server is ready", stream="stderr")
         where = Where(bus="benchmarks.peers.nats_peer:NatsBus", url=f"tls://{address}", authority=str(files.authority))
-        yield Server(where, process.pid, time.monotonic() - begin)
+        yield Server(where, process, time.monotonic() - begin)
 
 
 class NatsBus(Bus):

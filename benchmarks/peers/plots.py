@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.cases import Case, Metric, all_cases
@@ -13,13 +12,19 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.results import Results
 
-__all__ = ["plot_all"]
+__all__ = ["plot", "plot_names"]
 
 _COLORS = ("#0b6e4f", "#6bbf59", "#d1495b", "#30638e", "#5b8fb9", "#9cc5e0", "#edae49", "#f4d58d", "#7d5ba6")
 
 
-def plot_all(results: Results, folder: Path) -> dict[str, str]:
-    """Draw one picture a group of cases, bars with the spread of the rounds; returns their file names by group.
+def plot_names(results: Results) -> dict[str, str]:
+    """Return the file names of the pictures by group of cases."""
+    groups = [case.group for case in all_cases() if case.name in results.samples]
+    return {group: re.sub(r"[^a-z0-9]+", "-", group.lower()).strip("-") + ".svg" for group in groups}
+
+
+def plot(results: Results, group: str, folder: Path) -> None:
+    """Draw the picture of a group of cases, bars with the spread of the rounds, if any were measured.
 
     Needs matplotlib, of the extra `bench`.
     """
@@ -30,13 +35,10 @@ def plot_all(results: Results, folder: Path) -> dict[str, str]:
     mpl.rcParams.update(
         {"svg.hashsalt": "quicbus", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    measured = [case for case in all_cases() if case.name in results.samples]
-    names = {}
-    for group, cases in groupby(measured, key=lambda case: case.group):
-        names[group] = re.sub(r"[^a-z0-9]+", "-", group.lower()).strip("-") + ".svg"
-        _draw(folder / names[group], list(cases), results)
-    return names
+    cases = [case for case in all_cases() if case.group == group and case.name in results.samples]
+    if cases:
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw(folder / plot_names(results)[group], cases, results)
 
 
 def _draw(path: Path, cases: list[Case], results: Results) -> None:

@@ -89,7 +89,7 @@ def _run(
                 authority=str(broker.credential_path),
                 options={"engine": engine, "datagram_size": str(datagram_size or "")},
             )
-            servers.append(Server(where, broker.pid, started_s))
+            servers.append(Server(where, broker, started_s))
         yield servers
 
 

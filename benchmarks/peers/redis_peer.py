@@ -53,7 +53,7 @@ def _start(folder: Path) -> Iterator[list[Server]]:
             port=port,
             authority=str(files.authority),
         )
-        yield [Server(where, process.pid, time.monotonic() - begin)]
+        yield [Server(where, process, time.monotonic() - begin)]
 
 
 class RedisBus(Bus):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from benchmarks.markdown import rewrite, table
 from benchmarks.peers.cases import Case, Metric, all_cases
-from benchmarks.peers.plots import plot_all
+from benchmarks.peers.plots import plot, plot_names
 from benchmarks.peers.shown import figure, spread_text
 from benchmarks.peers.targets import Judged, judge
 
@@ -24,10 +25,13 @@ _BELOW = " ▼"
 _METRIC_WORDS = {"p50_ms": ", p50", "p99_ms": ", p99", "p999_ms": ", p99.9"}
 
 
-def write_docs(results: Results, folder: Path) -> None:
-    """Replace what stands between the marks of `benchmarks.md`, or add it; draw the plots."""
-    plots = plot_all(results, folder / "benchmarks")
-    rewrite(folder / "benchmarks.md", page(results, plots), WRITER)
+def write_docs(results: Results, folder: Path, group: str) -> None:
+    """Replace what stands between the marks of `benchmarks.md`, or add it; draw the plot of `group`, which has changed.
+
+    To be called after each case: the page links the plots of all groups.
+    """
+    plot(results, group, folder / "benchmarks")
+    rewrite(folder / "benchmarks.md", page(results, plot_names(results)), WRITER)
 
 
 def page(results: Results, plots: dict[str, str]) -> str:
@@ -35,16 +39,20 @@ def page(results: Results, plots: dict[str, str]) -> str:
     sections = [_machine(results), _targets(results), _losses(results)]
     for group, cases in groupby(_measured_cases(results), key=lambda case: case.group):
         sections.append(_group(group, list(cases), results, plots))
-    sections.append(_failures(results))
     return "\n".join(filter(None, sections))
 
 
 def _measured_cases(results: Results) -> list[Case]:
-    return [case for case in all_cases() if case.name in results.samples]
+    tried = set(results.cases())
+    return [case for case in all_cases() if case.name in tried]
 
 
 def _machine(results: Results) -> str:
     facts = [*results.machine.items(), *results.versions.items(), ("rounds", str(results.rounds))]
+    if len(results.cases()) < results.planned:
+        facts.append(("cases", f"{len(results.cases())} of {results.planned}; the run was cut off"))
+    if results.failures:
+        facts.append(("rounds that failed", str(len(results.failures))))
     skipped = "".join(f"- skipped: {peer}: {why}\n" for peer, why in results.skipped.items())
     return "### Machine and versions\n\n" + table(("", ""), facts) + ("\n" + skipped if skipped else "")
 
@@ -93,20 +101,23 @@ def _losses(results: Results) -> str:
 
 def _group(group: str, cases: list[Case], results: Results, plots: dict[str, str]) -> str:
     columns = [(case, metric) for case in cases for metric in case.metrics]
-    peers = list(dict.fromkeys(peer for case in cases for peer in results.samples[case.name]))
+    peers = list(dict.fromkeys(peer for case in cases for peer in results.peers(case.name)))
     rows = [(peer, *(_cell(case, metric, peer, results) for case, metric in columns)) for peer in peers]
     header = ("", *(f"{case.label}, {metric.unit}" for case, metric in columns))
     picture = f"\n![{group}](benchmarks/{plots[group]})\n" if group in plots else ""
     legend = f"Median (smallest to largest). Bold: the best;{_BELOW}: quicbus, and another peer is better.\n\n"
-    return f"### {group}\n\n{legend}{table(header, rows)}{picture}"
+    return f"### {group}\n\n{legend}{table(header, rows)}{_failures(cases, results)}{picture}"
 
 
 def _cell(case: Case, metric: Metric, peer: str, results: Results) -> str:
     spread = results.spread(case.name, peer, metric.name)
+    failed = len(results.failures_of(case.name, peer))
     if spread is None:
-        return "-"
-    lost = results.lost(case.name, peer) if metric is case.metrics[0] else 0
-    text = spread_text(spread) + (f", {lost:,} lost" if lost else "")
+        return "failed" if failed else "-"
+    text = spread_text(spread)
+    if metric is case.metrics[0]:
+        lost = results.lost(case.name, peer)
+        text += (f", {lost:,} lost" if lost else "") + (f", {failed} failed" if failed else "")
     if not metric.is_compared:
         return text
     medians = _medians(case, metric, results)
@@ -118,7 +129,7 @@ def _cell(case: Case, metric: Metric, peer: str, results: Results) -> str:
 
 
 def _medians(case: Case, metric: Metric, results: Results) -> dict[str, float]:
-    spreads = {peer: results.spread(case.name, peer, metric.name) for peer in results.samples[case.name]}
+    spreads = {peer: results.spread(case.name, peer, metric.name) for peer in results.samples.get(case.name, {})}
     return {peer: spread.median for peer, spread in spreads.items() if spread is not None}
 
 
@@ -135,6 +146,12 @@ def _is_compared(metric: Metric) -> bool:
     return metric.is_compared
 
 
-def _failures(results: Results) -> str:
-    lines = [f"- {failure.case}: {failure.peer}: {failure.why}\n" for failure in results.failures]
-    return "### Rounds that gave nothing\n\n" + "".join(lines) if lines else ""
+def _failures(cases: list[Case], results: Results) -> str:
+    """What went wrong in the rounds that gave nothing."""
+    names = {case.name: case.label for case in cases}
+    counted = Counter(failure for failure in results.failures if failure.case in names)
+    lines = []
+    for each, count in counted.items():
+        times = f" {count} times" if count > 1 else ""
+        lines.append(f"- Failed{times}: {each.peer}, {names[each.case]}: `{each.why.replace('`', '')}`\n")
+    return "\n" + "".join(lines) if lines else ""

@@ -34,6 +34,8 @@ class Results:
     skipped: dict[str, str] = field(default_factory=dict)
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    planned: int = 0
+    """Cases; a run that was cut off has measured fewer."""
 
     def note_peer(self, peer: Peer) -> None:
         if peer.missing:
@@ -51,6 +53,18 @@ class Results:
 
     def lost(self, case: str, peer: str) -> int:
         return int(sum(sample.get("lost", 0) for sample in self.samples.get(case, {}).get(peer, [])))
+
+    def failures_of(self, case: str, peer: str) -> list[Failure]:
+        return [failure for failure in self.failures if (failure.case, failure.peer) == (case, peer)]
+
+    def cases(self) -> list[str]:
+        """Return the names of the cases of which a round was tried."""
+        return list(dict.fromkeys([*self.samples, *(failure.case for failure in self.failures)]))
+
+    def peers(self, case: str) -> list[str]:
+        """Return who was tried in a case, those that gave nothing last."""
+        failed = [failure.peer for failure in self.failures if failure.case == case]
+        return list(dict.fromkeys([*self.samples.get(case, {}), *failed]))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from quicbus.testing.launcher import Launched  # noqa: TC001
+
 __all__ = ["Bus", "Peer", "Server", "StartServers", "Take", "Where", "free_port", "open_bus"]
 
 Take = Callable[[bytes], object]
@@ -38,8 +40,12 @@ class Server:
     """A server that takes clients. `started_s`: from the start of its process until it said so."""
 
     where: Where
-    pid: int
+    process: Launched
     started_s: float
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
 
 StartServers = Callable[[Path], AbstractContextManager[Sequence[Server]]]

@@ -82,7 +82,7 @@ def measure_load(
         Plan(role="publish", where=near, size=size, topics=topics, connections=count, seed=1 + number)
         for number, count in enumerate(_shares(publishers))
     ]
-    with workers(*reading) as readers, workers(*writing) as writers:
+    with workers(servers, *reading) as readers, workers(servers, *writing) as writers:
         _warm(writers, readers)
         deliveries = _TRIAL_DELIVERIES if subscribers == 1 else _TRIAL_DELIVERIES_OF_MANY
         trial = max(publishers, min(deliveries, _TRIAL_SIZE // size) // subscribers)
@@ -143,12 +143,15 @@ def measure_round_trip(
     Beside `load` messages a second, or beside `share` of what the peer takes at full speed.
     """
     where = servers[0].where
-    with workers(Plan(role="echo", where=where), Plan(role="ping", where=where)) as (_, pinger):
+    with workers(servers, Plan(role="echo", where=where), Plan(role="ping", where=where)) as (_, pinger):
         pinger.ask("warm", "warm")
         messages = effort.count(3000)
         if not load and not share:
             return _latency(pinger.ask("ping", "latency", messages=messages, rate=rate))
-        with workers(Plan(role="subscribe", where=where), Plan(role="publish", where=where)) as (reader, writer):
+        with workers(servers, Plan(role="subscribe", where=where), Plan(role="publish", where=where)) as (
+            reader,
+            writer,
+        ):
             _warm([writer], [reader])
             _load([writer], [reader], 1, _TRIAL_DELIVERIES, _TRIAL_SHARE * effort.seconds)
             if not load:
@@ -178,7 +181,7 @@ def _latency(told: dict[str, Any]) -> Sample:
 def measure_requests(servers: Sequence[Server], effort: Effort, *, in_flight: int) -> Sample:
     """Ask a client that answers, `in_flight` requests at a time, for `effort.seconds`."""
     where = servers[0].where
-    with workers(Plan(role="answer", where=where), Plan(role="ask", where=where)) as (_, asker):
+    with workers(servers, Plan(role="answer", where=where), Plan(role="ask", where=where)) as (_, asker):
         asker.ask("warm", "warm")
         asker.ask("ask", "asked", seconds=_WARM_REQUESTS_S, in_flight=in_flight)
         told = asker.ask("ask", "asked", seconds=effort.seconds, in_flight=in_flight)
@@ -188,7 +191,7 @@ def measure_requests(servers: Sequence[Server], effort: Effort, *, in_flight: in
 def measure_connects(servers: Sequence[Server], effort: Effort) -> Sample:
     """Connect clients of one process, ten at a time, until each may publish."""
     count = effort.count(200)
-    with workers(_opener(servers[0].where)) as (opener,):
+    with workers(servers, _opener(servers[0].where)) as (opener,):
         opener.ask("connect", "connected", count=10, at_a_time=10)
         told = opener.ask("connect", "connected", count=count, at_a_time=10)
     return {"connections_per_s": count / told["seconds"], "lost": 0}
@@ -197,7 +200,7 @@ def measure_connects(servers: Sequence[Server], effort: Effort) -> Sample:
 def measure_client_memory(servers: Sequence[Server], effort: Effort) -> Sample:
     """Return what each further client that does nothing takes of the server."""
     count = effort.count(400)
-    with workers(_opener(servers[0].where)) as (opener,):
+    with workers(servers, _opener(servers[0].where)) as (opener,):
         opener.ask("connect", "connected", count=50, at_a_time=10)
         before = _settled_memory(servers[0].pid)
         opener.ask("connect", "connected", count=count, at_a_time=10)
@@ -208,7 +211,7 @@ def measure_client_memory(servers: Sequence[Server], effort: Effort) -> Sample:
 def measure_subscription_memory(servers: Sequence[Server], effort: Effort) -> Sample:
     """Return what each further thousand subscriptions of one client take of the server."""
     thousands = max(1, effort.count(5))
-    with workers(_opener(servers[0].where)) as (opener,):
+    with workers(servers, _opener(servers[0].where)) as (opener,):
         opener.ask("connect", "connected", count=1, at_a_time=1)
         opener.ask("subscribe", "subscribed", count=100, first=0)
         before = _settled_memory(servers[0].pid)

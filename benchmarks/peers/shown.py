@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def show_case(case: Case, results: Results) -> Table:
     for metric in case.metrics:
         table.add_column(metric.unit, justify="right", no_wrap=True)
     table.add_column("lost", justify="right")
-    for peer in results.samples.get(case.name, {}):
+    for peer in results.peers(case.name):
         cells = [spread_text(results.spread(case.name, peer, metric.name)) for metric in case.metrics]
         table.add_row(peer, *cells, f"{results.lost(case.name, peer):,}")
+    why = [f"failed: {failure.peer}: {failure.why}" for failure in results.failures if failure.case == case.name]
+    table.caption, table.caption_justify = escape("\n".join(why)) or None, "left"
     return table

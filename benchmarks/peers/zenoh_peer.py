@@ -59,7 +59,7 @@ def _start(protocol: str, count: int, folder: Path) -> Iterator[Sequence[Server]
             router.wait_line("ready")
             started_s = time.monotonic() - begin
             where = Where(bus="benchmarks.peers.zenoh_peer:ZenohBus", url=url, authority=str(files.authority))
-            servers.append(Server(where, router.pid, started_s))
+            servers.append(Server(where, router, started_s))
         yield servers
 
 
