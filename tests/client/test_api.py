@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,7 +51,8 @@ async def test_what_was_in_flight_is_possibly_lost_and_what_was_buffered_is_sent
     await settle()
     await bus.publish("a", b"buffered")
     await bus.publish("a", b"expired", expires_in=1e-3)
-    await asyncio.sleep(0.002)
+    expired_at = time.monotonic() + 2e-3
+    await eventually(lambda: time.monotonic() > expired_at)
     with pytest.raises(ConnectionLost):
         await asyncio.wait_for(bus.flush(), 10)
     assert dialer.broker.payloads() == [b"buffered"]

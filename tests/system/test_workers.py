@@ -17,6 +17,7 @@ import quicbus
 from quicbus.identity.folder_lock import FolderLock
 from quicbus.testing.launcher import BrokerProcess, run_quicbus
 from tests.system.buses import DEADLINE_S, connected, stopped
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -229,9 +230,7 @@ def test_reload_reaches_all_workers(broker: BrokerProcess) -> None:
 
 async def test_workers_end_with_their_supervisor(broker: BrokerProcess) -> None:
     broker.kill()
-    async with asyncio.timeout(DEADLINE_S):
-        while any(is_alive(worker["pid"]) for worker in broker.ready["workers"]):  # noqa: ASYNC110 (nobody tells)
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not any(is_alive(worker["pid"]) for worker in broker.ready["workers"]))
 
 
 def test_worker_that_cannot_start_ends_all_with_its_reason(engine: str, tmp_path: Path) -> None:
