@@ -27,12 +27,12 @@ REFILL_MESSAGES = 64
 """Small batches are decoded together up to this, and an eighth of the window: they count as consumed together."""
 
 
-class Arrival(msgspec.Struct, frozen=True, eq=False):
+class Arrival(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A parsed batch for one or more subscriptions; its messages are made when the application comes to them."""
 
+    # Thousands may wait: the collector need not visit what refers to bytes and numbers only.
     body: Body
     envelope: Envelope
-    bus: Replier
 
 
 class Leg:
@@ -40,6 +40,7 @@ class Leg:
 
     __slots__ = (
         "arrived",
+        "bus",
         "closed",
         "confirmed",
         "consumed",
@@ -54,8 +55,9 @@ class Leg:
         "reports_all",
     )
 
-    def __init__(self, id: int, inbox: Inbox, largest_message: int = 0) -> None:
+    def __init__(self, id: int, inbox: Inbox, bus: Replier, largest_message: int = 0) -> None:
         self.id = id
+        self.bus = bus
         self.inbox = inbox
         self.confirmed = False
         self.arrived = 0
@@ -99,10 +101,14 @@ class Inbox:
         self.ready: deque[Message] = deque()
         self.leg: Leg | None = None
         self.arrived = 0
-        self._queue: deque[tuple[Leg, Arrival]] = deque()
+        self._queue: deque[Arrival] = deque()
+        self._legs: deque[Leg] = deque()
+        """Over which each of `_queue` came."""
         self._queued = 0
-        self._current: list[tuple[Leg, Body]] = []
-        """What `ready` was made of."""
+        self._current: Leg | None = None
+        """Over which `ready` came: so much counts as consumed with the last of it."""
+        self._current_messages = 0
+        self._current_size = 0
         self._refill_messages = min(REFILL_MESSAGES, window_messages // 8)
         self._refill_size = window_size // 8
         self._dropped_here: Counter[str] = Counter()
@@ -146,40 +152,57 @@ class Inbox:
             self._dropped_here["unsubscribed"] += number
             self._consume(leg, arrival.body)
             return
-        self._queue.append((leg, arrival))
+        self._queue.append(arrival)
+        self._legs.append(leg)
         self._queued += number
         # Two windows can only be exceeded by what earlier connections left behind.
-        while self._queued > 2 * self.window_messages and self._queue[0][0] is not leg:
+        while self._queued > 2 * self.window_messages and self._legs[0] is not leg:
             self._drop_oldest()
 
     def refill(self) -> bool:
         """Decode a batch, or several small ones, into `ready`, which must be empty; False when nothing has arrived."""
         queue, ready = self._queue, self.ready
-        size = 0
-        while queue and (not ready or (len(ready) < self._refill_messages and size < self._refill_size)):
-            leg, arrival = queue.popleft()
-            body = arrival.body
-            size += body.total
-            self._queued -= body.count
-            messages = _decode(arrival)
-            if len(messages) < body.count:
-                self._dropped_here["undecodable"] += body.count - len(messages)
-            self._current.append((leg, body))
-            ready += messages
-        if ready:
-            return True
-        self.finished()
+        while queue:
+            count = self._decode_some()
+            if len(ready) < count:
+                self._dropped_here["undecodable"] += count - len(ready)
+            if ready:
+                return True
+            self.finished()
         return False
+
+    def _decode_some(self) -> int:
+        """Decode what came over one leg, as much as counts as consumed together; returns its number of messages."""
+        queue, legs, ready = self._queue, self._legs, self.ready
+        leg = self._current = legs[0]
+        bus = leg.bus
+        count = size = 0
+        while queue and legs[0] is leg and (not count or (count < self._refill_messages and size < self._refill_size)):
+            legs.popleft()
+            arrival = queue.popleft()
+            body = arrival.body
+            count += body.count
+            size += body.total
+            if body.count > 1 or body.flags or body.reply_to:
+                ready += _decode(body, arrival.envelope, bus)
+                continue
+            try:
+                context = BatchContext(body.topic.decode(), None, arrival.envelope, bus)
+            except UnicodeDecodeError:
+                continue
+            ready.append(Message(context, arrival.envelope.first, body.raw[body.messages_start :]))
+        self._queued -= count
+        self._current_messages = count
+        self._current_size = size
+        return count
 
     def finished(self) -> bool:
         """The last of `ready` was taken: count it as consumed; True when credit should be reported."""
-        current = self._current
-        if not current:
+        leg, self._current = self._current, None
+        if leg is None:
             return False
-        for leg, body in current:
-            leg.consumed += body.count
-            leg.consumed_size += body.total
-        current.clear()
+        leg.consumed += self._current_messages
+        leg.consumed_size += self._current_size
         return self.is_credit_due()
 
     def is_credit_due(self) -> bool:
@@ -206,8 +229,9 @@ class Inbox:
         self._is_closed = True
         self.ready.clear()
         self._queue.clear()
+        self._legs.clear()
         self._queued = 0
-        self._current.clear()
+        self._current = None
         return gone
 
     def _consume(self, leg: Leg, body: Body) -> None:
@@ -215,25 +239,22 @@ class Inbox:
         leg.consumed_size += body.total
 
     def _drop_oldest(self) -> None:
-        leg, arrival = self._queue.popleft()
+        leg, arrival = self._legs.popleft(), self._queue.popleft()
         self._queued -= arrival.body.count
         self._dropped_here["overflow"] += arrival.body.count
         self._consume(leg, arrival.body)
 
 
-def _decode(arrival: Arrival) -> list[Message]:
+def _decode(body: Body, envelope: Envelope, bus: Replier) -> list[Message]:
     """Return the messages of a batch that can be decoded."""
-    body, envelope = arrival.body, arrival.envelope
     try:
         topic = body.topic.decode()
         reply_to = body.reply_to.decode() if body.reply_to else None
     except UnicodeDecodeError:
         return []
-    context = BatchContext(topic, reply_to, envelope, arrival.bus)
+    context = BatchContext(topic, reply_to, envelope, bus)
     if body.flags & FLAG_HEADERS:
         return _decode_with_headers(body, envelope.first, context)
-    if body.count == 1:
-        return [Message(context, envelope.first, body.raw[body.messages_start :])]
     return list(map(Message, repeat(context), count(envelope.first), read_messages(body)))
 
 

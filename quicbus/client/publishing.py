@@ -19,7 +19,6 @@ import msgspec
 from quicbus import limits
 from quicbus.client.outgoing import CheckedTopics, Outgoing, Route
 from quicbus.client.refusals import Refusals
-from quicbus.wire.batch import encode_body_front
 from quicbus.wire.records import encode_publish_of
 
 if TYPE_CHECKING:
@@ -60,24 +59,21 @@ class SealedBatch(msgspec.Struct, gc=False):
     request: int
 
 
-class _Batch:
-    """A batch under construction."""
+class _Batch(msgspec.Struct, eq=False, gc=False):
+    """A batch under construction. It refers to bytes and a `Route` only, so that it can be part of no cycle."""
 
-    # Most have none of these: they are the class's then, and cost nothing to make.
-    opened = 0.0
-    largest = 0
-    flags = 0
-    reply_to = b""
-    expires_in_ms = 0
-    request = 0
+    route: Route
+    messages: list[bytes]
+    room: int
+    index: int
+    base_cost: int
+    opened: float = 0.0
+    largest: int = 0
+    flags: int = 0
+    reply_to: bytes = b""
+    expires_in_ms: int = 0
+    request: int = 0
     deadline: float | None = None
-
-    def __init__(self, route: Route, messages: list[bytes], room: int, index: int, base_cost: int) -> None:
-        self.route = route
-        self.messages = messages
-        self.room = room
-        self.index = index
-        self.base_cost = base_cost
 
     @classmethod
     def of(cls, first: Outgoing, index: int, now: float) -> _Batch:
@@ -311,7 +307,7 @@ class Publisher:
         if batch.deadline is not None:
             expires_in_ms = max(1, round((batch.deadline - now) * 1000))
         route, messages = batch.route, batch.messages
-        front = encode_body_front(
+        record = encode_publish_of(
             route.encoded,
             messages,
             number=self._number,
@@ -319,7 +315,6 @@ class Publisher:
             reply_to=batch.reply_to,
             expires_in_ms=expires_in_ms,
         )
-        record = encode_publish_of(front, messages)
         self._sent_size += len(record)
         if self._pace is not None:
             self._pace.sent(len(messages), len(record))

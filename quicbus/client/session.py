@@ -139,7 +139,7 @@ class Session:
         self._last_leg += 1
         assert self.welcome is not None, "subscribe() follows accepted()"
         edge = self.welcome.limits
-        leg = Leg(self._last_leg, inbox, edge.max_message_size + edge.max_headers_size + _HEADERS_SIZE_FIELD)
+        leg = Leg(self._last_leg, inbox, self._bus, edge.max_message_size + edge.max_headers_size + _HEADERS_SIZE_FIELD)
         inbox.begin(leg)
         self._legs[leg.id] = (leg, owner)
         self._allow(inbox.window_size)
@@ -336,7 +336,7 @@ class Session:
 
     def _deliver(self, payload: bytes) -> None:
         delivery = decode_delivery(payload)
-        arrival = Arrival(parse_body(delivery.body), delivery.envelope, self._bus)
+        arrival = Arrival(parse_body(delivery.body), delivery.envelope)
         for id, dropped in delivery.subscriptions:
             known = self._legs.get(id)
             if known is None:

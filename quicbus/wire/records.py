@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import FLAG_WIDE, encode_body_front
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,12 @@ _RECORD = struct.Struct("<IB")
 RECORD_OVERHEAD = _RECORD.size
 _OVERSIZE_HEAD = 32
 """An oversize record is reported once this much of it is there: the fixed part of a body, which numbers it."""
+# size and kind of the record, and the fixed part of a body
+_PUBLISH = struct.Struct("<IBBHHIQQ")
+_ONE_SIZE = struct.Struct("<H")
+_PUBLISH_OVERHEAD = _PUBLISH.size - 4 + _ONE_SIZE.size
+"""Bytes of the record of a single message, as its size counts them, without topic, reply topic and message."""
+_MAX_NARROW_SIZE = 0xFFFF
 # hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
 _ENVELOPE = struct.Struct("<BIIQ16sQBH")
 # size and kind of the record, and the same
@@ -103,11 +110,20 @@ def encode_publish(body: bytes) -> bytes:
     return _RECORD.pack(1 + len(body), KIND_PUBLISH) + body
 
 
-def encode_publish_of(front: bytes, messages: Sequence[bytes]) -> bytes:
-    """Return the Publish record of a body whose front (`encode_body_front`) and messages are not joined yet."""
-    if len(messages) == 1:
-        body = front + messages[0]
-        return _RECORD.pack(1 + len(body), KIND_PUBLISH) + body
+def encode_publish_of(
+    topic: bytes, messages: Sequence[bytes], *, number: int, flags: int, reply_to: bytes, expires_in_ms: int
+) -> bytes:
+    """Return the Publish record of a batch, as `encode_publish` of `encode_body` does, joined once."""
+    if len(messages) == 1 and (size := len(message := messages[0])) <= _MAX_NARROW_SIZE:
+        topic_size, reply_size = len(topic), len(reply_to)
+        record_size = _PUBLISH_OVERHEAD + topic_size + reply_size + size
+        head = _PUBLISH.pack(
+            record_size, KIND_PUBLISH, flags & ~FLAG_WIDE, topic_size, reply_size, 1, number, expires_in_ms
+        )
+        return b"".join((head, topic, reply_to, _ONE_SIZE.pack(size), message))
+    front = encode_body_front(
+        topic, messages, number=number, flags=flags, reply_to=reply_to, expires_in_ms=expires_in_ms
+    )
     size = 1 + len(front) + sum(map(len, messages))
     return b"".join((_RECORD.pack(size, KIND_PUBLISH), front, *messages))
 

@@ -31,12 +31,12 @@ BUS = Bus()
 
 def arrival(*messages: bytes, topic: bytes = b"a", first: int = 0, flags: int = 0, reply_to: bytes = b"") -> Arrival:
     body = parse_body(encode_body(topic, messages, number=1, flags=flags, reply_to=reply_to))
-    return Arrival(body, Envelope(b"o" * 16, 3, 9, "alice", first), cast("Replier", BUS))
+    return Arrival(body, Envelope(b"o" * 16, 3, 9, "alice", first))
 
 
 def begun(window: int = 8, window_size: int = 1000) -> tuple[Inbox, Leg]:
     inbox = Inbox(window, window_size)
-    leg = Leg(1, inbox)
+    leg = Leg(1, inbox, cast("Replier", BUS))
     inbox.begin(leg)
     return inbox, leg
 
@@ -142,18 +142,31 @@ def test_what_arrived_over_a_lost_connection_stays_readable_and_earns_no_credit(
     inbox, old = begun(window=4)
     inbox.take(old, arrival(b"1", b"2"))
     inbox.end()
-    new = Leg(1, inbox)
+    new = Leg(1, inbox, cast("Replier", BUS))
     inbox.begin(new)
     inbox.take(new, arrival(b"3"))
     assert read(inbox) == [b"1", b"2", b"3"]
     assert new.consumed == 1
 
 
+def test_messages_that_cannot_be_decoded_are_counted_for_the_connection_that_brought_them() -> None:
+    inbox, old = begun(window=4)
+    inbox.take(old, arrival(b"1", topic=b"\xff"))
+    inbox.end()
+    new = Leg(1, inbox, cast("Replier", BUS))
+    inbox.begin(new)
+    inbox.take(new, arrival(b"2", b"3", topic=b"\xff"))
+    inbox.take(new, arrival(b"4"))
+    assert read(inbox) == [b"4"]
+    assert (old.consumed, new.consumed) == (1, 3)
+    assert inbox.books() == InboxBooks(1, 0, {}, {"undecodable": 3})
+
+
 def test_what_earlier_connections_left_is_bounded_by_two_windows() -> None:
     inbox, old = begun(window=2)
     for number in range(4):
         inbox.take(old, arrival(b"%d" % number))
-    new = Leg(2, inbox)
+    new = Leg(2, inbox, cast("Replier", BUS))
     inbox.begin(new)
     inbox.take(new, arrival(b"4"))
     inbox.take(new, arrival(b"5"))

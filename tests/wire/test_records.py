@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicbus.exceptions import ProtocolViolation
+from quicbus.wire.batch import encode_body
 from quicbus.wire.records import (
     KIND_MESSAGE,
     KIND_PUBLISH,
@@ -21,6 +22,7 @@ from quicbus.wire.records import (
     encode_delivery,
     encode_delivery_front,
     encode_publish,
+    encode_publish_of,
     encode_subscriptions,
 )
 from tests.wire.strategies import ENVELOPES, U64, split
@@ -53,6 +55,13 @@ def test_age_beyond_its_field_stays_at_the_largest() -> None:
     (received,) = RecordParser(1 << 20).feed(encode_delivery(old, [(1, 0)], b""))
     assert isinstance(received, Record)
     assert decode_delivery(received.payload).envelope.age_ms == 2**32 - 1
+
+
+@pytest.mark.parametrize("sizes", [[0], [5], [0xFFFF], [0x10000], [1, 2], [1, 0x10000]])
+def test_publish_record_made_at_once_is_that_of_its_body(sizes: list[int]) -> None:
+    messages = [bytes(size) for size in sizes]
+    record = encode_publish_of(b"a/b", messages, number=7, flags=2, reply_to=b"r", expires_in_ms=9)
+    assert record == encode_publish(encode_body(b"a/b", messages, number=7, flags=2, reply_to=b"r", expires_in_ms=9))
 
 
 def test_publish_record_is_size_kind_and_body() -> None:

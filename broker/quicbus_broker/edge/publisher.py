@@ -10,7 +10,7 @@ from quicbus.exceptions import InvalidTopic, ProtocolViolation
 from quicbus.topics import check_topic
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, Body, parse_body, peek_body
 from quicbus.wire.frames import Flushed, NoResponder, Refused, Taken
-from quicbus.wire.records import KIND_MESSAGE, KIND_PUBLISH, RECORD_OVERHEAD, Oversize, RecordParser
+from quicbus.wire.records import KIND_MESSAGE, KIND_PUBLISH, RECORD_OVERHEAD, Oversize, Record, RecordParser
 from quicbus_broker.edge.numbers import BatchNumbers
 from quicbus_broker.edge.rate import PublishRates
 from quicbus_broker.permissions import Action
@@ -18,7 +18,6 @@ from quicbus_broker.permissions import Action
 if TYPE_CHECKING:
     from quicbus.transport.connection import Connection
     from quicbus.wire.frames import Flush
-    from quicbus.wire.records import Record
     from quicbus_broker.edge.control import ControlStream
     from quicbus_broker.edge.edge_limits import EdgeLimits
     from quicbus_broker.edge.exchange import Exchange
@@ -114,13 +113,13 @@ class Publisher:
 
     def take(self, record: Record | Oversize) -> Work | None:
         """Deal with a record, or return what is left to do. Raises `ProtocolViolation` and `TooManyOversize`."""
-        if isinstance(record, Oversize):
+        if type(record) is Record:
             if record.kind == KIND_PUBLISH:
-                self._on_oversize(record)
-        elif record.kind == KIND_PUBLISH:
-            return self._on_publish(record.payload)
-        elif record.kind == KIND_MESSAGE:
-            raise ProtocolViolation("a Message record towards the broker")
+                return self._on_publish(record.payload)
+            if record.kind == KIND_MESSAGE:
+                raise ProtocolViolation("a Message record towards the broker")
+        elif isinstance(record, Oversize) and record.kind == KIND_PUBLISH:
+            self._on_oversize(record)
         return None
 
     def lane_ended(self, stream_id: int) -> None:

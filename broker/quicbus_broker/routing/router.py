@@ -90,6 +90,16 @@ class Router:
             self._forwarded += count
             if self._paused:
                 self._hold_paused(batch, outputs)
+        only = plan.only
+        if only is not None:
+            self._deliveries += count
+            sent = only.offer(batch, 0, count, batch.body.total, now)
+            if sent == count:
+                named = ((only.id, only.dropped_total),)
+                outputs.append(Delivery(only.destination, batch, 0, count, named, batch.envelope.age_ms))
+            else:
+                self._after_part(only, batch, 0, sent, now, outputs)
+            return
         if not plan.matching:
             if not is_forwarded:
                 self._unmatched += count

@@ -41,6 +41,8 @@ class Plan:
     matching: int
     group_keys: tuple[tuple[str, str], ...] = ()
     """Name and filter of each of the groups."""
+    only: Subscription | None = None
+    """The one that gets it, where there is just one and no group, as is common."""
 
 
 class Table:
@@ -175,9 +177,11 @@ class Planning:
 
 
 def _plan_of(destinations: dict[Destination, list[Subscription]], groups: list[Group]) -> Plan:
+    matching = sum(map(len, destinations.values())) + len(groups)
     return Plan(
         tuple([(destination, tuple(members)) for destination, members in destinations.items()]),
         tuple(groups),
-        sum(map(len, destinations.values())) + len(groups),
+        matching,
         tuple([(group.name, group.filter) for group in groups]),
+        next(iter(destinations.values()))[0] if matching == 1 and destinations else None,
     )
