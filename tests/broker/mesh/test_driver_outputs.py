@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from quicbus import limits
@@ -218,8 +216,8 @@ async def test_a_turn_that_left_something_to_do_is_followed_by_another(network: 
         before = oslo.mesh.ended_turns
         oslo.mesh.wants_turn = True
         oslo.driver.wants_end_turn()
-        while oslo.mesh.ended_turns < before + 2:
-            await asyncio.sleep(0)
+        await settled()
+        assert oslo.mesh.ended_turns > before + 1
         oslo.mesh.wants_turn = False
         await settled()
         ended = oslo.mesh.ended_turns
