@@ -78,7 +78,6 @@ class EndpointConnection:
         """Bytes received while it was a stranger."""
         self._last_heard = now
         self._last_sent = now
-        self._began_at = now
         self._handshake_deadline: float | None = now + settings.handshake_timeout_s
         self._linger_until: float | None = None
         self._closing: Terminated | None = None

@@ -83,10 +83,6 @@ class Handover:
 
     # --- what siblings are told ---------------------------------------------------------------------------------------
 
-    @property
-    def has_changes(self) -> bool:
-        return bool(self._changed)
-
     def changes(self) -> list[bytes]:
         """Return the messages that tell what has changed since the last call."""
         changed, self._changed = self._changed, {}

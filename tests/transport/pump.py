@@ -146,7 +146,6 @@ class Pump:
         self.now = 100.0
         self.faults = faults or Faults()
         self.retries = 0
-        self.version_negotiations = 0
         self.drop: Callable[[Side, bytes], bool] = lambda side, datagram: False
         self.on_listener: Callable[[Side], None] = lambda side: None
         self.misname_original_id = False
@@ -247,7 +246,6 @@ class Pump:
         if header is None:
             return
         if header.type is PacketType.OTHER_VERSION:
-            self.version_negotiations += 1
             self._carry(False, make_version_negotiation(header, self._engine.versions))
         elif header.type is PacketType.INITIAL and self._retry and not header.token:
             self.retries += 1

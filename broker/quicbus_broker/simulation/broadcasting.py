@@ -38,7 +38,6 @@ class Broadcasts:
         self.world = world
         self.copies = 0
         """Bundles that were sent from node to node."""
-        self.announcements = 0
         self.delivered: dict[tuple[bytes, int], int] = {}
         """By origin and id: how many nodes got it."""
         self.hops_max = 0
@@ -61,9 +60,7 @@ class Broadcasts:
     def is_missed(self, key: tuple[bytes, int], wanted: int) -> bool:
         return self.delivered[key] < wanted
 
-    def frame(self, host: Host, frame: Frame) -> None:
-        if frame.TYPE == 0x28:
-            self.announcements += 1
+    def frame(self, host: Host, frame: Frame) -> None: ...
 
     def bundle(self, host: Host, bundle: Bundle) -> None:
         self.copies += 1

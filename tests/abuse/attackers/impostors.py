@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ATTACKS"]
 
-NEVER_S = 10.0
-
 
 @dataclass
 class Impostor:

@@ -172,8 +172,6 @@ class InterestTable:
     """The interest of all members but this one. `on_change` hears which topics are matched differently from here on."""
 
     def __init__(self, me: NodeId, signing: Signing, table: MemberTable, base: InterestBase | None = None) -> None:
-        self.generation = 0
-        """Grows with each change."""
         self.dropped: Counter[str] = Counter()
         """Pieces that were not taken, by reason."""
         self.on_change: Callable[[str | None], None] = _ignore
@@ -405,7 +403,6 @@ class InterestTable:
         return self._base.known.get(node)
 
     def _changed(self, filter: str) -> None:
-        self.generation += 1
         self.on_change(None if has_wildcards(filter) else filter)
 
     def _changed_of(self, node: NodeId) -> None:

@@ -71,13 +71,6 @@ class Redial(Generic[Key]):
         self._arm(key, now + pause)
         return True
 
-    def put_off(self, key: Key, now: float) -> None:
-        """Give the key another time without counting a failure."""
-        if failures := self._failures.get(key):
-            self._arm(key, now + redial_pause_s(self._config, failures, self._rng))
-        elif key in self._failures:
-            self._arm(key, now + self._config.redial_min_s)
-
     def clear(self) -> None:
         self._failures.clear()
         self._due.clear()
@@ -94,7 +87,7 @@ class Redial(Generic[Key]):
         return self._heap[0][0] if self._heap else math.inf
 
     def pop_due(self, now: float) -> Key | None:
-        """Return a key whose time has come; it has no time until `soon`, `failed` or `put_off` gives it one."""
+        """Return a key whose time has come; it has no time until `soon` or `failed` gives it one."""
         self._clean()
         if not self._heap or self._heap[0][0] > now:
             return None
