@@ -135,15 +135,18 @@ async def test_request_finds_the_one_who_answers_at_the_other_worker(broker: Bro
         async def answer(message: quicbus.Message) -> None:
             await message.reply(message.payload + b"!")
 
-        await eventually_answered(clients[0])
+        for client in clients:
+            await eventually_answered(client)
         assert [(await client.request("ask", b"x", timeout=DEADLINE_S)).payload for client in clients] == [b"x!"] * 8
 
 
 async def eventually_answered(client: quicbus.Client) -> None:
-    while True:
-        with contextlib.suppress(quicbus.NoResponders):
-            await client.request("ask", b"", timeout=DEADLINE_S)
-            return
+    """Wait until the worker of this client has heard of the one who answers."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(quicbus.NoResponders):
+                await client.request("ask", b"", timeout=DEADLINE_S)
+                return
 
 
 async def test_client_whose_address_changes_goes_on_also_where_it_arrives_at_another_worker(
