@@ -38,7 +38,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
