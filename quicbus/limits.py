@@ -107,6 +107,8 @@ STRANGERS_TURN_S = 0.002
 """Of one turn, after all connections were served: what a handshake adds to the latency of everyone else."""
 SLICE_S = 0.002
 """Of one turn: what one session's input may take before that of others comes, and what all that wait take together."""
+LEAST_SLICE_S = 0.00025
+"""What the input of one more session may take in a turn whose slice others have used up: a few dozen messages."""
 SUBSCRIBE_SIZE = 256
 """Bytes of a Subscribe or Unsubscribe frame without its filter and group, at most."""
 MIN_WAITING_CONTROL_SIZE = 4 * 1024 * 1024

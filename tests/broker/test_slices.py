@@ -93,6 +93,24 @@ def test_others_come_between_the_slices_of_one() -> None:
     assert len(sent_now(greedy)) <= SOME
 
 
+def test_what_comes_in_one_turn_shares_a_slice_and_each_has_a_little_of_its_own() -> None:
+    broker = FakeBroker()
+    greedy = [broker.client() for _ in range(10)]
+    modest = broker.client()
+    broker.work_s = limits.LEAST_SLICE_S / (SOME - 0.5)
+    for client in greedy:
+        client.write(*[Ping(id=id) for id in range(100)])
+    modest.write(Ping(id=7))
+    assert sent_now(modest) == [Pong(id=7)]
+    first, *others = [len(sent_now(client)) for client in greedy]
+    assert SOME < first <= 1 + (SOME - 0.5) * limits.SLICE_S / limits.LEAST_SLICE_S
+    assert all(1 <= each <= SOME for each in others)
+
+    broker.turn()
+    modest.write(*[Ping(id=id) for id in range(100)])
+    assert len(sent_now(modest)) == first, "a new turn has a new slice"
+
+
 def test_all_who_wait_share_one_slice_of_a_turn() -> None:
     broker = sliced()
     greedy = [broker.client() for _ in range(10)]

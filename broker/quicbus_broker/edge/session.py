@@ -451,6 +451,7 @@ class Session:
         publisher, subscriber, draining = self.publisher, self.subscriber, self._draining
         if publisher is not None and subscriber is not None and draining is not None:
             self._intake.turn_ended()
+            self._turns.turn_ended()
             publisher.waiting = self._intake.lanes_size
             subscriber.before_transmit()
             publisher.before_transmit()

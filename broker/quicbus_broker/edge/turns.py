@@ -1,7 +1,8 @@
 """Work by the slice: a session deals with a bounded part of its input a turn; who has more waits for a further slice.
 
 Pure: the clock measures work, and `call_soon` has the event loop call back after what else is due. Those who wait share
-one slice of each turn of the loop, round robin: however many they are, the messages of all others go in between.
+one slice of each turn of the loop, round robin: however many they are, the messages of all others go in between. What
+comes in one turn shares another, and each session has a little of its own: a message or two need not wait for floods.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Turns:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.clock = clock
+        self._first_end: float | None = None
+        """Of the slice that what came in this turn shares; `None` until something takes it."""
         self._call_soon = call_soon
         self._waiting: dict[Waiter, None] = {}
         self._is_called = False
@@ -45,7 +48,16 @@ class Turns:
         """Return when a slice that begins now is over, by the clock."""
         if self._end is not None:
             return self._end
-        return math.inf if self._call_soon is None else self.clock() + limits.SLICE_S
+        if self._call_soon is None:
+            return math.inf
+        now = self.clock()
+        if self._first_end is None:
+            self._first_end = now + limits.SLICE_S
+        return max(self._first_end, now + limits.LEAST_SLICE_S)
+
+    def turn_ended(self) -> None:
+        """All that came in this turn was dealt with, or waits."""
+        self._first_end = None
 
     def wait(self, waiter: Waiter) -> None:
         """Give `waiter` further slices until it has nothing left. Again is once."""

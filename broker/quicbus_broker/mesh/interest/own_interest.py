@@ -35,8 +35,8 @@ MAX_TOLD_SIZE = limits.MAX_INTEREST_SIZE // 2
 replaces all of it on top of what it replaces."""
 PIECE_SIZE = 64 * 1024
 """Bytes of filters after which a difference is cut in two: with one entry of the largest size it fits a frame."""
-FLUSH_STEPS = 256
-"""Of covering and making coarse, in one turn: one to two milliseconds."""
+FLUSH_STEPS = 128
+"""Of covering and making coarse, in one turn: up to a millisecond."""
 _ENTRY_OVERHEAD = 8
 _LOG_SLACK = 64
 """Entries that the differences may hold beyond twice what is wanted, before all is told anew."""
