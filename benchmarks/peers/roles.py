@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
@@ -56,15 +57,16 @@ class Publisher(Role):
         for bus in self.buses:
             await bus.prepare([*self.topics, self.warm_topic])
 
-    async def do_warm(self) -> None:
+    async def do_warm(self, every_s: float) -> None:
         """Publish now and then until told something else: subscribers say when the way is there."""
-        self._beside = asyncio.create_task(self._warm())
+        self._beside = asyncio.create_task(self._warm(every_s))
 
-    async def _warm(self) -> None:
+    async def _warm(self, every_s: float) -> None:
         while not self._stopping.is_set():
             for bus in self.buses:
                 await _publish_now(bus, self.warm_topic, self.pool[0])
-            await asyncio.sleep(_WARM_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), every_s)
 
     async def do_load(self, seconds: float, messages: int) -> None:
         """Publish for `seconds`, at most `messages`."""

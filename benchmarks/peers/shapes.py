@@ -43,6 +43,8 @@ _TRIAL_SHARE = 0.2
 _LOADS = 3
 """At most, each by the rate of the one before, until one takes half the time it should: batches make long loads faster
 than trials."""
+_WARM_DELIVERIES_PER_S = 500
+"""Few, also to a thousand subscribers: what warms must not be a backlog before what is measured."""
 _SETTLE_S = 0.5
 _WARM_REQUESTS_S = 0.5
 """Until pools have their connections: redis-py takes 40 ms for each."""
@@ -87,7 +89,7 @@ def measure_load(
         for number, count in enumerate(_shares(publishers))
     ]
     with workers(servers, *reading) as readers, workers(servers, *writing) as writers:
-        _warm(writers, readers)
+        _warm(writers, readers, publishers * subscribers)
         deliveries = _TRIAL_DELIVERIES if subscribers == 1 else _TRIAL_DELIVERIES_OF_MANY
         trial = max(publishers, min(deliveries, _TRIAL_SIZE // size) // subscribers)
         tried = _load(writers, readers, subscribers, trial, _TRIAL_SHARE * effort.seconds)
@@ -104,9 +106,9 @@ def measure_load(
     return {**sample, "server_peak_bytes": max(peak_memory(server.pid) or 0 for server in servers)}
 
 
-def _warm(writers: Sequence[WorkerProcess], readers: Sequence[WorkerProcess]) -> None:
+def _warm(writers: Sequence[WorkerProcess], readers: Sequence[WorkerProcess], ways: int = 1) -> None:
     for writer in writers:
-        writer.tell("warm")
+        writer.tell("warm", every_s=ways / _WARM_DELIVERIES_PER_S)
     for reader in readers:
         reader.result("warm")
 

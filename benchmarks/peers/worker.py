@@ -23,8 +23,8 @@ from quicbus_cli.streams import read_lines
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_OPENING = 16
-"""Clients of a worker that connect at a time."""
+_OPENING = 4
+"""Clients of a worker that connect at a time: a fleet of a thousand does not start within one second either."""
 
 
 async def main(plan: Plan) -> None:
