@@ -1,18 +1,14 @@
-"""The README's Python examples run as they stand, and its commands exist with the options shown."""
+"""The README's Python examples run as they stand; what else it names, tests/test_documents.py looks at."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import pytest
-
-from quicbus_cli.main import root
 
 if TYPE_CHECKING:
     from quicbus.testing.launcher import BrokerProcess
@@ -55,21 +51,6 @@ def test_example_runs_as_it_stands(number: int, shared_broker: BrokerProcess, tm
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_command_exists_with_these_options(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    if "<" in words:
-        words = words[: words.index("<")]
-    command: click.Command = root
-    context = click.Context(root)
-    while isinstance(command, click.Group):
-        name, *words = words
-        found = command.get_command(context, name)
-        assert found is not None, f"no command {name}"
-        command = found
-    command.make_context(line, words, parent=context)
-
-
 def test_first_commands_are_those_of_a_newcomer() -> None:
     assert README.index("make demo") < README.index("make test") < README.index("pip install '.[fast]'")
     assert COMMANDS[:3] == ["quicbus broker", "quicbus sub 'sensors/#'", "quicbus pub sensors/kitchen 21.5"]
@@ -78,8 +59,3 @@ def test_first_commands_are_those_of_a_newcomer() -> None:
 def test_every_folder_in_the_layout_is_there() -> None:
     for name in re.findall(r"`([a-z_/]+/)`", README.partition("## Where things are")[2]):
         assert any((base / name).is_dir() for base in (ROOT, ROOT / "broker" / "quicbus_broker")), name
-
-
-def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target

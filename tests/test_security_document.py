@@ -1,4 +1,4 @@
-"""docs/security.md: every test that it names exists, every limit has the value that the code has, every link leads."""
+"""docs/security.md: every test that it names exists and every limit has the value that the code has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from tests.abuse.attackers import ATTACKS
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "security.md").read_text()
 LIMITS = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", TEXT, re.MULTILINE)
-LINKS = sorted(set(re.findall(r"\]\(([^)#][^)#]*)", TEXT)))
 
 
 def named_tests() -> list[tuple[str, str]]:
@@ -58,11 +57,6 @@ def test_every_attack_that_is_listed_is_made() -> None:
 def test_every_limit_has_the_value_of_the_code(name: str, value: str) -> None:
     source = limits if name.isupper() else BrokerSettings()
     assert str(getattr(source, name)) == value.strip()
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_every_link_leads_somewhere(link: str) -> None:
-    assert (ROOT / "docs" / link).exists()
 
 
 def test_every_limit_of_the_edge_that_can_be_set_is_listed() -> None:
