@@ -151,11 +151,10 @@ def parse_body(raw: bytes) -> Body:
     messages_start = reply_end + count * (4 if is_wide else 2)
     if messages_start > size:
         raise ProtocolViolation(f"a batch of {size} bytes cannot hold a table of {count} sizes")
-    table = raw[reply_end:messages_start]
     # Messages of one size are common, and one comparison of bytes tells; it costs the others 100 ns.
-    if count == 1:
-        largest = total = int.from_bytes(table, "little")
-    elif table == (first := table[: 4 if is_wide else 2]) * count:
+    if count == 1 and not is_wide:
+        largest = total = raw[reply_end] + (raw[reply_end + 1] << 8)
+    elif (table := raw[reply_end:messages_start]) == (first := table[: 4 if is_wide else 2]) * count:
         largest = int.from_bytes(first, "little")
         total = largest * count
     else:
@@ -170,7 +169,7 @@ def parse_body(raw: bytes) -> Body:
         raw,
         flags,
         raw[MIN_BODY_SIZE:topic_end],
-        raw[topic_end:reply_end],
+        raw[topic_end:reply_end] if reply_size else b"",
         count,
         number,
         expires_in_ms,

@@ -44,6 +44,7 @@ KIND_MESSAGE = 0x02
 
 _RECORD = struct.Struct("<IB")
 RECORD_OVERHEAD = _RECORD.size
+_unpack_record = _RECORD.unpack_from
 _OVERSIZE_HEAD = 32
 """An oversize record is reported once this much of it is there: the fixed part of a body, which numbers it."""
 # size and kind of the record, and the fixed part of a body
@@ -233,16 +234,16 @@ class RecordParser:
     def _cut(self, data: bytes) -> tuple[list[Record | Oversize], int]:
         """Return the records in `data` and where the first one that is not whole begins; sets what it waits for."""
         records: list[Record | Oversize] = []
-        offset = 0
-        available = len(data)
-        self._wanted = _RECORD.size
-        while available - offset >= _RECORD.size:
-            size, kind = _RECORD.unpack_from(data, offset)
+        offset, available, max_size = 0, len(data), self.max_size
+        self._wanted = RECORD_OVERHEAD
+        last_start = available - RECORD_OVERHEAD
+        while offset <= last_start:
+            size, kind = _unpack_record(data, offset)
             if not size:
                 raise ProtocolViolation("a record without a kind")
-            start = offset + _RECORD.size
+            start = offset + RECORD_OVERHEAD
             end = offset + 4 + size
-            if size > self.max_size:
+            if size > max_size:
                 head_end = min(start + _OVERSIZE_HEAD, end)
                 if available < head_end:
                     self._wanted = head_end - offset
