@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from quicbus.testing.launcher import Launched  # noqa: TC001
+if TYPE_CHECKING:
+    from quicbus.testing.launcher import Launched
 
 __all__ = ["Bus", "Peer", "Server", "StartServers", "Take", "Where", "free_port", "open_bus"]
 

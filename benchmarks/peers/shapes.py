@@ -88,7 +88,8 @@ def measure_load(
         Plan(role="publish", where=near, size=size, topics=topics, connections=count, seed=1 + number)
         for number, count in enumerate(_shares(publishers))
     ]
-    with workers(servers, *reading) as readers, workers(servers, *writing) as writers:
+    with workers(servers, *reading, *writing) as started:
+        readers, writers = started[: len(reading)], started[len(reading) :]
         _warm(writers, readers, publishers * subscribers)
         deliveries = _TRIAL_DELIVERIES if subscribers == 1 else _TRIAL_DELIVERIES_OF_MANY
         trial = max(publishers, min(deliveries, _TRIAL_SIZE // size) // subscribers)
