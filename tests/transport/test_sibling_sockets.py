@@ -54,6 +54,13 @@ def identifier(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
+def test_inbox_has_no_name_and_no_started_program_has_it(inboxes: list[Inbox]) -> None:
+    for inbox in inboxes:
+        for end in (inbox.reader, inbox.writer):
+            assert end.getsockname() == end.getpeername() == ""
+            assert not end.get_inheritable()
+
+
 async def test_datagrams_reach_the_worker_whose_connection_they_are_of(inboxes: list[Inbox]) -> None:
     takers = [Taker(), Taker()]
     workers = [SiblingSockets(Handover(number), inboxes) for number in (0, 1)]
