@@ -71,15 +71,20 @@ class WorkerProcess:
                 if why := self._why_failed(left_s, deadline_s):
                     raise RunFailed(f"{self.plan.role} worker, waiting for {event!r}: {why}") from None
 
+    @property
+    def said_last(self) -> str:
+        """Return its last line on stderr, where libraries complain; empty if there is none."""
+        return _said_last(self._process)
+
     def _why_failed(self, left_s: float, deadline_s: float) -> str:
         """Return why waiting is over; empty while there is hope."""
         ended = next((server.process for server in self._servers if not server.process.is_running), None)
         if ended is not None:
-            return f"the server ended: {_said_last(ended)}"
+            return f"the server ended: {_said_last(ended) or 'nothing'}"
         if not self._process.is_running:
-            return f"it ended: {_said_last(self._process)}"
+            return f"it ended: {self.said_last or 'nothing'}"
         if left_s <= 0:
-            return f"nothing came within {deadline_s:g} s; it said last: {_said_last(self._process)}"
+            return f"nothing came within {deadline_s:g} s; it said last: {self.said_last or 'nothing'}"
         return ""
 
     def ask(self, command: str, event: str, **fields: Any) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def workers(servers: Sequence[Server], *plans: Plan) -> Iterator[list[WorkerProc
 
 def _said_last(process: Launched) -> str:
     said = [line.strip() for line in process.stderr_lines if line.strip()]
-    return said[-1] if said else "nothing"
+    return said[-1] if said else ""
 
 
 def resident_memory(pid: int) -> int:

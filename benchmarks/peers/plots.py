@@ -56,6 +56,8 @@ def _draw(path: Path, cases: list[Case], results: Results) -> None:
 
 
 def _draw_case(panel: Any, case: Case, metric: Metric, peers: list[str], results: Results) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for number, peer in enumerate(peers):
         spread = results.spread(case.name, peer, metric.name)
         if spread is not None:
@@ -65,5 +67,6 @@ def _draw_case(panel: Any, case: Case, metric: Metric, peers: list[str], results
     panel.set_yticks(range(len(peers)), peers)
     panel.set_title(case.label, fontsize=9)
     panel.set_xlabel(metric.unit)
-    panel.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+    panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.grid(axis="x", alpha=0.3)

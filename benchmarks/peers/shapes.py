@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.driving import WorkerProcess, peak_memory, resident_memory, workers
+from benchmarks.peers.driving import RunFailed, WorkerProcess, peak_memory, resident_memory, workers
 from benchmarks.peers.plan import Plan
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ def _load(
     count = sum(each["messages"] for each in published)
     received = _received(readers, count)
     delivered = sum(each["messages"] for each in received)
+    if not delivered:
+        said = next(filter(None, (reader.said_last for reader in readers)), "nothing")
+        raise RunFailed(f"none of {count:,} messages arrived; the subscriber said last: {said}")
     begin = min(each["begin"] for each in published)
     took_s = max(1e-9, (max(each["last"] for each in received) - begin) / 1e9)
     return {

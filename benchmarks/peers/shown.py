@@ -18,8 +18,10 @@ __all__ = ["figure", "show_case", "spread_text"]
 
 def figure(value: float) -> str:
     """Write a number with three digits that count, and no exponent."""
+    if abs(value) >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
     if abs(value) >= 100:
-        return f"{value:,.0f}"
+        return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 

@@ -14,6 +14,7 @@ from benchmarks.peers.payloads import payload_pool
 from benchmarks.peers.report import WRITER, page
 from benchmarks.peers.results import Results
 from benchmarks.peers.roles import due_at_pace
+from benchmarks.peers.shown import figure
 from benchmarks.peers.tally import Tally, wait_complete
 from benchmarks.peers.targets import TARGETS, judge
 
@@ -40,6 +41,14 @@ def test_percentiles_are_values_that_were_measured() -> None:
     ordered = [float(value) for value in range(1000)]
     assert [percentile(ordered, fraction) for fraction in (0.5, 0.99, 0.999, 1.0)] == [500, 990, 999, 999]
     assert percentile([], 0.5) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1234, "0.12"), (12.34, "12.3"), (123.4, "123"), (1234.5, "1,230"), (1_087_051.2, "1,090,000")],
+)
+def test_figures_have_three_digits_that_count(value: float, text: str) -> None:
+    assert figure(value) == text
 
 
 @pytest.mark.parametrize("size", [16, 128, 1024, 256 * 1024])
