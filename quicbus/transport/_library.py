@@ -109,6 +109,7 @@ class LibraryConnection:
         "_qlog",
         "_quic",
         "_termination",
+        "_told",
         "_was_told",
         "rejected_datagrams",
         "rejected_size",
@@ -134,6 +135,8 @@ class LibraryConnection:
         self._own_close: seam.Terminated | None = None
         self._termination: seam.Terminated | None = None
         self._was_told = False
+        self._told = 0.0
+        """The latest time that the library was told, perhaps a little ahead (`_qh3.py`): its clock may not go back."""
         self._last_words: list[bytes] = []
         self._late_datagrams = 0
         self.rejected_size = 0
@@ -182,7 +185,7 @@ class LibraryConnection:
             self._late_datagrams += 1
             return
         try:
-            self._quic.receive_datagram(datagram, PEER, now)
+            self._quic.receive_datagram(datagram, PEER, max(now, self._told))
         except BaseException as error:
             self._failed(error)
 
@@ -220,7 +223,7 @@ class LibraryConnection:
         # qh3 counts its closing period from the last time that it was called at: on a quiet connection that is over
         # before the close was sent, and would swallow it.
         if self._termination is None and not self._owes_close():
-            self._guarded(self._quic.handle_timer, now)
+            self._guarded(self._quic.handle_timer, max(now, self._told))
 
     def next_event(self) -> seam.EngineEvent | None:
         if self._was_told:

@@ -328,7 +328,10 @@ class Endpoint:
     def _serve(self, now: float) -> None:
         for connection in self._collect(now):
             try:
-                self._transmit(connection, now)
+                if connection.can_wait(now):
+                    self._timers.schedule(connection, connection.acknowledge_at)
+                else:
+                    self._transmit(connection, now)
             except Exception as error:
                 self._give_up(connection, error)
 

@@ -39,6 +39,13 @@ logger = logging.getLogger("quicbus.transport")
 LINGER_S = 1.0
 """After its own close a connection answers what still arrives by closing again: the close may have been lost."""
 
+ACKNOWLEDGE_WITHIN_S = 0.005
+"""A lone datagram's acknowledgement waits so long for something to go with: a fifth of the 25 ms that both engines
+announce and senders allow for (RFC 9000 section 13.2.1). The engines' own 1 ms is over before most answers come."""
+ACKNOWLEDGE_SIZE = 2400
+"""Bytes that are acknowledged at once: two datagrams of 1,200 bytes (section 13.2.2). That is the least window which a
+sender falls back to (RFC 9002 section 7.2), so that none waits for what is held back here."""
+
 
 class EndpointConnection:
     """The `Connection` that sessions hold."""
@@ -74,6 +81,12 @@ class EndpointConnection:
         self.is_complete = False
         self.is_stranger = not is_client
         """It was accepted and has not proved who it is."""
+        self.wants_to_send = True
+        """Something other than the acknowledgement of a lone datagram may want to leave."""
+        self.acknowledge_at = 0.0
+        self._is_fed = False
+        self._unacknowledged = 0
+        """Bytes received since the engine was asked for datagrams."""
         self.unproven_size = 0
         """Bytes received while it was a stranger."""
         self._last_heard = now
@@ -134,16 +147,16 @@ class EndpointConnection:
 
     def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
         self._quic.send(stream_id, data, end)
-        self._owner.mark_dirty(self)
+        self._changed()
 
     def stop_stream(self, stream_id: int, code: int) -> None:
         self._quic.stop_stream(stream_id, code)
-        self._owner.mark_dirty(self)
+        self._changed()
 
     def ping(self, *, is_pressing: bool = False) -> None:
         if self.is_complete and self._closing is None:
             self._ping(self._owner.now(), is_pressing=is_pressing and self._is_client)
-            self._owner.mark_dirty(self)
+            self._changed()
 
     def has_moved(self) -> bool:
         before, source = self._source, self._owner.source_towards(self.paths.active)
@@ -224,6 +237,8 @@ class EndpointConnection:
 
     def datagrams_to_send(self, now: float) -> list[tuple[Path, list[bytes]]]:
         """Return what wants to leave now, and where to."""
+        self.wants_to_send = self._is_fed = False
+        self._unacknowledged = 0
         datagrams = self._last_before_close + self._quic.datagrams_to_send(now)
         self._last_before_close, self._unanswered_since = [], None
         if not self._is_validated and self._closing is not None:
@@ -240,8 +255,20 @@ class EndpointConnection:
             return self.paths.split(datagrams, now)
         return [(self.paths.active, datagrams)]
 
+    def can_wait(self, now: float) -> bool:
+        """Tell whether nothing but the acknowledgement of a lone datagram wants to leave: not before `acknowledge_at`.
+
+        One that can wait is asked again when its wake-up comes (`handle_timer`), if nothing else was to be sent before.
+        """
+        was_fed, self._is_fed = self._is_fed, False
+        if self.wants_to_send or not was_fed or self.is_stranger or self._closing is not None or self._quic.unsent_size:
+            return False
+        return now < self.acknowledge_at
+
     def deadline(self) -> float | None:
         """Return when `handle_timer` wants to be called."""
+        if self._unacknowledged and not self.wants_to_send:
+            return self.acknowledge_at
         when = self._quic.timer()
         if self._is_terminated:
             return self._linger_until
@@ -251,6 +278,7 @@ class EndpointConnection:
         return other if when is None or other < when else when
 
     def handle_timer(self, now: float) -> None:
+        self.wants_to_send = True
         if self._linger_until is not None and now >= self._linger_until:
             self._linger_until = None
             return
@@ -284,7 +312,7 @@ class EndpointConnection:
             # qh3 would leave out the end of the handshake, and the listener could not read the close.
             self._last_before_close = self._quic.datagrams_to_send(self._unanswered_since)
         self._quic.close(code, reason)
-        self._owner.mark_dirty(self)
+        self._changed()
 
     def abandon(self, reason: str) -> None:
         """End without a word to the peer."""
@@ -311,6 +339,12 @@ class EndpointConnection:
                 return
         self._last_heard = now
         self._undelivered.fed(size)
+        if not self._unacknowledged:
+            self.acknowledge_at = now + ACKNOWLEDGE_WITHIN_S
+        self._unacknowledged += size
+        if self._is_fed or segment_size < len(buffer) or self._unacknowledged > ACKNOWLEDGE_SIZE:
+            self.wants_to_send = True
+        self._is_fed = True
 
     def _count_rejected(self) -> int:
         """Count what the engine could not authenticate, which nobody holds; whoever copied a connection id can send as
@@ -335,7 +369,13 @@ class EndpointConnection:
         left = AMPLIFICATION * self._bytes_received - self._bytes_sent
         return datagrams if sum(map(len, datagrams)) <= left else []
 
+    def _changed(self) -> None:
+        """The engine was given something that may want to leave."""
+        self.wants_to_send = True
+        self._owner.mark_dirty(self)
+
     def _ping(self, now: float, *, is_pressing: bool = False) -> int:
+        self.wants_to_send = True
         uid = self._pings.begin(now, is_pressing=is_pressing)
         self._quic.ping(uid)
         return uid
@@ -346,7 +386,7 @@ class EndpointConnection:
         if self._key_updates.begin(self._datagrams_sent, self._ping(now)):
             self._quic.request_key_update()
             self._owner.counters.key_updates += 1
-        self._owner.mark_dirty(self)
+        self._changed()
 
     def _check_undelivered(self, now: float) -> None:
         excess = self._undelivered.excess(self._bytes_sent, self._datagrams_received, now)
@@ -443,6 +483,7 @@ class EndpointConnection:
     def _no_stranger(self) -> None:
         if self.is_stranger:
             self.is_stranger = False
+            self.wants_to_send = True
             self._owner.stranger_gone(self)
 
     def _handshake_timed_out(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from quicbus.exceptions import LimitExceeded
 from quicbus.transport._packets import MEMORY_VERSION
 from quicbus.transport.endpoint import MAX_TURNS_BEHIND, TIMER_GRANULARITY_S, Endpoint, EndpointSettings, Listener
+from quicbus.transport.endpoint_connection import ACKNOWLEDGE_SIZE
 from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.transport.network import Path
@@ -190,7 +191,8 @@ async def test_strangers_come_after_all_connections_were_served_and_sent_to(benc
     bench.endpoint.listener = Listener(replace(dialing(), is_client=False), make)
     datagram = initial(version=MEMORY_VERSION)
     bench.endpoint.received(datagram, len(datagram), PATH)
-    bench.feed(quic)
+    for _ in range(2):
+        bench.feed(quic)
     quic.events.append(StreamData(3, b"x", ended=False))
     bench.endpoint.turn_ended()
     assert known == [1]
@@ -244,7 +246,8 @@ async def test_a_connection_transmits_once_in_a_turn_however_much_came(bench: Be
 
 async def test_a_connection_that_heard_nothing_is_left_alone(bench: Bench) -> None:
     (one, _), (other, idle) = await bench.dial(2)
-    bench.feed(one)
+    for _ in range(2):
+        bench.feed(one)
     bench.endpoint.turn_ended()
     assert (one.transmits, other.transmits, idle.writes) == (1, 0, 0)
 
@@ -271,6 +274,56 @@ async def test_several_datagrams_are_acknowledged_before_the_application_has_its
     assert (session.writes, quic.transmits) == (1, 1)
 
 
+async def test_the_acknowledgement_of_a_lone_datagram_goes_with_what_is_sent_next(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert (session.writes, quic.transmits) == (1, 0)
+    session.connection.send(2, b"answer")
+    await asyncio.sleep(0)
+    assert (quic.transmits, quic.out) == (1, [])
+
+
+async def test_the_acknowledgement_of_a_lone_datagram_leaves_when_its_time_has_come(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(quic, _)] = await bench.dial(1)
+    is_asked = asyncio.Event()
+
+    def asked(now: float) -> list[bytes]:
+        is_asked.set()
+        return []
+
+    monkeypatch.setattr(quic, "datagrams_to_send", asked)
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert not is_asked.is_set()
+    async with asyncio.timeout(5):
+        await is_asked.wait()
+
+
+async def test_small_datagrams_are_acknowledged_at_once_when_they_are_as_many_bytes_as_two_of_full_size(
+    bench: Bench,
+) -> None:
+    [(quic, _)] = await bench.dial(1)
+    size = len(quic.datagram(bytes(391)))
+    for number in range(1, ACKNOWLEDGE_SIZE // size + 1):
+        bench.feed(quic, bytes(391))
+        bench.endpoint.turn_ended()
+        assert quic.transmits == 0, f"after {number}"
+    bench.feed(quic, bytes(391))
+    bench.endpoint.turn_ended()
+    assert quic.transmits == 1
+
+
+async def test_a_lone_datagram_that_may_open_the_window_has_what_waits_sent_at_once(bench: Bench) -> None:
+    [(quic, _)] = await bench.dial(1)
+    quic.unsent_size = 1
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert quic.transmits == 1
+
+
 async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Bench) -> None:
     (one, first), (other, second) = await bench.dial(2)
     first.on_data = second.connection.transmit_soon
@@ -283,7 +336,7 @@ async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Ben
 async def test_a_session_that_wrote_already_is_asked_again_when_another_gives_it_more(bench: Bench) -> None:
     (one, first), (other, second) = await bench.dial(2)
     second.on_write = first.connection.transmit_soon
-    for quic in (one, other):
+    for quic in (one, one, other, other):
         bench.feed(quic)
     bench.endpoint.turn_ended()
     assert (first.writes, second.writes) == (2, 1)

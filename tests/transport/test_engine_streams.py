@@ -313,3 +313,32 @@ def test_a_dialer_may_be_asked_everything_before_it_hears_an_answer(engine: str)
     connection.stop_stream(3, 1)
     connection.receive_segments(b"", 1200, pump.now)
     pump.run(lambda: len(pump.both()) == 2 and pump.accepted.data(stream) == b"early")
+
+
+def test_qh3_sends_an_acknowledgement_with_data_instead_of_before_it() -> None:
+    pump = Pump("qh3", "qh3").connected()
+    here, there = pump.dialer, pump.accepted
+    question, answer = here.connection.open_stream(), there.connection.open_stream()
+
+    def reply(side: Side, event: seam.EngineEvent) -> None:
+        if isinstance(event, seam.StreamData):
+            side.connection.send(answer, event.data)
+
+    there.on_event = reply
+    before = there.datagrams_sent
+    here.connection.send(question, b"question")
+    pump.run(lambda: here.data(answer) == b"question")
+    pump.run_for(4 * LATENCY_S)
+    assert there.datagrams_sent - before == 1
+
+
+def test_qh3_holds_small_datagrams_back_for_no_less_than_a_timer_knows() -> None:
+    pump = Pump("qh3", "qh3", max_datagram_size=8192).connected()
+    connection = pump.dialer.connection
+    stream = connection.open_stream()
+    for _ in range(4):
+        connection.send(stream, b"small")
+        while connection.datagrams_to_send(pump.now):
+            pass
+        when = connection.timer()
+        assert not connection.unsent_size or (when is not None and when > pump.now + 0.001)
