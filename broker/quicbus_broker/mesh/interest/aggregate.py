@@ -147,10 +147,10 @@ class Aggregate:
     def _leave(self, filter: str) -> Iterator[None]:
         """Find another place for all that this filter covers."""
         while below := self._below.get(filter):
-            each = next(iter(below))
-            blocks = self._covered[each][1]
-            self._uncover(each, filter)
-            self._put(each, blocks)
+            each, _ = below.popitem()  # the first is behind the gaps of all taken out before
+            if not below:
+                del self._below[filter]
+            self._put(each, self._covered.pop(each)[1])
             yield
         self._forget(filter)
         if (now := self._leaving.pop(filter)) is not None:
