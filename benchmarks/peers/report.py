@@ -48,7 +48,11 @@ def _measured_cases(results: Results) -> list[Case]:
 
 
 def _machine(results: Results) -> str:
-    facts = [*results.machine.items(), *results.versions.items(), ("rounds", str(results.rounds))]
+    done = [results.rounds_of(case) for case in results.samples]
+    rounds = str(results.rounds)
+    if min(done, default=0) < results.rounds:
+        rounds = f"{min(done, default=0)} or {max(done, default=0)} of {rounds}; the run was cut off"
+    facts = [*results.machine.items(), *results.versions.items(), ("rounds", rounds)]
     if len(results.cases()) < results.planned:
         facts.append(("cases", f"{len(results.cases())} of {results.planned}; the run was cut off"))
     if results.failures:

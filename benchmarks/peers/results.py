@@ -66,5 +66,9 @@ class Results:
         failed = [failure.peer for failure in self.failures if failure.case == case]
         return list(dict.fromkeys([*self.samples.get(case, {}), *failed]))
 
+    def rounds_of(self, case: str) -> int:
+        """Return how many rounds were tried, by whoever had most."""
+        return max((len(self.samples.get(case, {}).get(peer, [])) for peer in self.peers(case)), default=0)
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

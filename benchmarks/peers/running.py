@@ -1,4 +1,4 @@
-"""A whole run, unattended: rounds of all peers in turn, case by case. What fails is noted, and the run goes on."""
+"""A whole run, unattended: rounds of all cases, each of all peers in turn. What fails is noted, and the run goes on."""
 
 from __future__ import annotations
 
@@ -41,16 +41,19 @@ class Run:
         return self.results.rounds * sum(len(self._peers(case)) for case in self.cases)
 
     def steps(self) -> Iterator[tuple[Case, Peer | None]]:
-        """Measure; yields the case and the peer before each round, and the case alone when all have done it."""
+        """Measure; yields the case and the peer before each round, and the case alone when all peers had theirs.
+
+        All cases have their first round before any has its second: a run that is cut off has measured each.
+        """
         self._began = time.monotonic()
-        for case in self.cases:
-            self.case = case
-            for _ in range(self.results.rounds):
+        for _ in range(self.results.rounds):
+            for case in self.cases:
+                self.case = case
                 for peer in self._peers(case):
                     yield case, peer
                     self._round(case, peer)
                     self.done += 1
-            yield case, None
+                yield case, None
 
     def time_text(self) -> str:
         """Return how long it took, and how long the rest will if its rounds take as long."""

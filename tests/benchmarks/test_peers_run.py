@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -102,6 +103,19 @@ def test_whatever_one_peer_does_the_others_are_measured(error: Exception) -> Non
     assert "| works | **100** |" in text
     assert f"- Failed 2 times: fails, 16 B: `{reason(error)}`" in text
     assert "| rounds that failed | 2 |" in text
+
+
+def test_all_cases_have_a_round_before_any_has_two_and_the_page_says_where_it_was_cut_off() -> None:
+    @contextlib.contextmanager
+    def start_nothing(_folder: Path) -> Iterator[Sequence[Server]]:
+        yield []
+
+    first, second = [case_of(lambda *_: {"messages_per_s": 1.0}, case.name) for case in all_cases()[:2]]
+    results = Results({}, rounds=3, planned=2)
+    run = Run([first, second], [Peer("works", start_nothing)], Effort(), results)
+    ended = [case for case, peer in itertools.islice(run.steps(), 6) if peer is None]
+    assert ended == [first, second, first]
+    assert "| rounds | 1 or 2 of 3; the run was cut off |" in page(results, {})
 
 
 def test_a_reason_is_the_last_line_and_never_empty() -> None:
