@@ -68,7 +68,11 @@ class Results:
 
     def rounds_of(self, case: str) -> int:
         """Return how many rounds were tried, by whoever had most."""
-        return max((len(self.samples.get(case, {}).get(peer, [])) for peer in self.peers(case)), default=0)
+        tried = (
+            len(self.samples.get(case, {}).get(peer, [])) + len(self.failures_of(case, peer))
+            for peer in self.peers(case)
+        )
+        return max(tried, default=0)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
