@@ -100,7 +100,7 @@ def measure_load(
             wanted = int(sample["messages_per_s"] / subscribers * effort.seconds)
             sample = _load(writers, readers, subscribers, min(most, max(1, wanted)), 4 * effort.seconds)
             lost += sample["lost"]
-            if wanted >= most or sample["seconds"] > effort.seconds / 2:
+            if wanted >= most or sample["seconds"] > effort.seconds / 2 or sample["lost"] > 0:
                 break
     # What a load before gave up may have come later: only the sum of all is exact.
     sample["lost"] = lost
