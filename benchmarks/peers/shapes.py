@@ -43,6 +43,8 @@ _TRIAL_SHARE = 0.2
 _LOADS = 3
 """At most, each by the rate of the one before, until one takes half the time it should: batches make long loads faster
 than trials."""
+_LEAST = 20
+"""Messages of a load: a trial that met a pause must not leave a single message to measure."""
 _WARM_DELIVERIES_PER_S = 500
 """Few, also to a thousand subscribers: what warms must not be a backlog before what is measured."""
 _SETTLE_S = 0.5
@@ -98,7 +100,7 @@ def measure_load(
         lost, sample = tried["lost"], tried
         for _ in range(_LOADS):
             wanted = int(sample["messages_per_s"] / subscribers * effort.seconds)
-            sample = _load(writers, readers, subscribers, min(most, max(1, wanted)), 4 * effort.seconds)
+            sample = _load(writers, readers, subscribers, min(most, max(_LEAST, wanted)), 4 * effort.seconds)
             lost += sample["lost"]
             if wanted >= most or sample["seconds"] > effort.seconds / 2 or sample["lost"] > 0:
                 break
