@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,11 +15,14 @@ from quicbus.commands import common_options, settings_of
 from quicbus.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 __all__ = ["check_order", "connect", "connection_options", "load_client_settings", "split_urls", "tell_events"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
+PATIENCE_S = 1.5
+"""Whoever sits before a terminal wants to know by then what is waited for."""
 
 _OPTIONS = (
     click.option("--url", multiple=True, metavar="URL", help="Broker, quic://HOST:PORT; may be repeated."),
@@ -54,18 +60,32 @@ def load_client_settings(options: dict[str, Any], urls: Sequence[str] = ()) -> C
     return settings_of(ClientSettings, options)
 
 
-def connect(settings: ClientSettings, name: str) -> Any:
-    """Return `quicbus.connect(...)` as the settings want it, to be entered; `name` is the label in the broker's log."""
-    return quicbus.connect(
-        *settings.url,
-        credentials=settings.credentials_path,
-        name=settings.name or name,
-        engine=settings.engine,
-        connect_timeout_s=settings.connect_timeout_s,
-        stall_timeout_s=settings.stall_timeout_s,
-        offline_buffer_size=settings.offline_buffer_size,
-        qlog_dir=settings.qlog_dir,
-    )
+@contextlib.asynccontextmanager
+async def connect(settings: ClientSettings, name: str) -> AsyncIterator[Any]:
+    """Enter `quicbus.connect(...)` as the settings want it; `name` is the label in the broker's log."""
+    waiting = asyncio.get_running_loop().call_later(PATIENCE_S, _tell_waiting, settings)
+    try:
+        async with quicbus.connect(
+            *settings.url,
+            credentials=settings.credentials_path,
+            name=settings.name or name,
+            engine=settings.engine,
+            connect_timeout_s=settings.connect_timeout_s,
+            stall_timeout_s=settings.stall_timeout_s,
+            offline_buffer_size=settings.offline_buffer_size,
+            qlog_dir=settings.qlog_dir,
+        ) as bus:
+            waiting.cancel()
+            yield bus
+    finally:
+        waiting.cancel()
+
+
+def _tell_waiting(settings: ClientSettings) -> None:
+    if sys.stderr.isatty():
+        where = ", ".join(settings.url)
+        seconds = f"{settings.connect_timeout_s:g} s"
+        click.echo(f"quicbus: no answer from {where} yet; tried for {seconds} (--connect-timeout)", err=True)
 
 
 async def tell_events(bus: Any, note: Callable[[str], None]) -> None:
