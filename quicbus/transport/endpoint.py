@@ -328,10 +328,11 @@ class Endpoint:
     def _serve(self, now: float) -> None:
         for connection in self._collect(now):
             try:
-                if connection.can_wait(now):
-                    self._timers.schedule(connection, connection.acknowledge_at)
-                else:
+                until = connection.waits_until(now)
+                if until is None:
                     self._transmit(connection, now)
+                else:
+                    self._timers.schedule(connection, until)
             except Exception as error:
                 self._give_up(connection, error)
 

@@ -19,6 +19,7 @@ from quicbus.transport.engine import (
     cut_reason,
 )
 from quicbus.transport.key_updates import KeyUpdates
+from quicbus.transport.lone_datagram import LoneDatagram
 from quicbus.transport.path import AMPLIFICATION
 from quicbus.transport.pings import Pings
 from quicbus.transport.undelivered import UndeliveredBytes
@@ -38,13 +39,6 @@ logger = logging.getLogger("quicbus.transport")
 
 LINGER_S = 1.0
 """After its own close a connection answers what still arrives by closing again: the close may have been lost."""
-
-ACKNOWLEDGE_WITHIN_S = 0.005
-"""A lone datagram's acknowledgement waits so long for something to go with: a fifth of the 25 ms that both engines
-announce and senders allow for (RFC 9000 section 13.2.1). The engines' own 1 ms is over before most answers come."""
-ACKNOWLEDGE_SIZE = 2400
-"""Bytes that are acknowledged at once: two datagrams of 1,200 bytes (section 13.2.2). That is the least window which a
-sender falls back to (RFC 9002 section 7.2), so that none waits for what is held back here."""
 
 
 class EndpointConnection:
@@ -83,10 +77,7 @@ class EndpointConnection:
         """It was accepted and has not proved who it is."""
         self.wants_to_send = True
         """Something other than the acknowledgement of a lone datagram may want to leave."""
-        self.acknowledge_at = 0.0
-        self._is_fed = False
-        self._unacknowledged = 0
-        """Bytes received since the engine was asked for datagrams."""
+        self._lone = LoneDatagram()
         self.unproven_size = 0
         """Bytes received while it was a stranger."""
         self._last_heard = now
@@ -237,8 +228,8 @@ class EndpointConnection:
 
     def datagrams_to_send(self, now: float) -> list[tuple[Path, list[bytes]]]:
         """Return what wants to leave now, and where to."""
-        self.wants_to_send = self._is_fed = False
-        self._unacknowledged = 0
+        self.wants_to_send = False
+        self._lone.asked()
         datagrams = self._last_before_close + self._quic.datagrams_to_send(now)
         self._last_before_close, self._unanswered_since = [], None
         if not self._is_validated and self._closing is not None:
@@ -255,20 +246,20 @@ class EndpointConnection:
             return self.paths.split(datagrams, now)
         return [(self.paths.active, datagrams)]
 
-    def can_wait(self, now: float) -> bool:
-        """Tell whether nothing but the acknowledgement of a lone datagram wants to leave: not before `acknowledge_at`.
+    def waits_until(self, now: float) -> float | None:
+        """Return how long it can wait, where nothing but the acknowledgement of a lone datagram wants to leave.
 
-        One that can wait is asked again when its wake-up comes (`handle_timer`), if nothing else was to be sent before.
+        It is asked again when its wake-up comes (`handle_timer`), if nothing else was to be sent before.
         """
-        was_fed, self._is_fed = self._is_fed, False
+        was_fed = self._lone.end_turn()
         if self.wants_to_send or not was_fed or self.is_stranger or self._closing is not None or self._quic.unsent_size:
-            return False
-        return now < self.acknowledge_at
+            return None
+        return self._lone.acknowledge_at if now < self._lone.acknowledge_at else None
 
     def deadline(self) -> float | None:
         """Return when `handle_timer` wants to be called."""
-        if self._unacknowledged and not self.wants_to_send:
-            return self.acknowledge_at
+        if self._lone.size and not self.wants_to_send:
+            return self._lone.acknowledge_at
         when = self._quic.timer()
         if self._is_terminated:
             return self._linger_until
@@ -339,12 +330,8 @@ class EndpointConnection:
                 return
         self._last_heard = now
         self._undelivered.fed(size)
-        if not self._unacknowledged:
-            self.acknowledge_at = now + ACKNOWLEDGE_WITHIN_S
-        self._unacknowledged += size
-        if self._is_fed or segment_size < len(buffer) or self._unacknowledged > ACKNOWLEDGE_SIZE:
+        if self._lone.fed(size, segment_size < len(buffer), now):
             self.wants_to_send = True
-        self._is_fed = True
 
     def _count_rejected(self) -> int:
         """Count what the engine could not authenticate, which nobody holds; whoever copied a connection id can send as

@@ -12,8 +12,8 @@ import pytest
 from quicbus.exceptions import LimitExceeded
 from quicbus.transport._packets import MEMORY_VERSION
 from quicbus.transport.endpoint import MAX_TURNS_BEHIND, TIMER_GRANULARITY_S, Endpoint, EndpointSettings, Listener
-from quicbus.transport.endpoint_connection import ACKNOWLEDGE_SIZE
 from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
+from quicbus.transport.lone_datagram import ACKNOWLEDGE_SIZE
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.transport.network import Path
 from tests.transport.pump import dialing
