@@ -1,8 +1,9 @@
-"""When a process that is a broker looks for cycles of objects: in quiet moments, and seldom while it is busy.
+"""When a broker process looks for cycles of objects: in quiet moments, and a little at a time while it is busy.
 
 A full collection visits all objects that live, and nothing else happens meanwhile: 49 ms for what is there after the
 start, four times that beside 50,000 subscriptions (measured). Python decides by how many objects were made, that is,
-while the broker is busiest.
+while the broker is busiest. Here a busy broker visits only what it made since the last time, and what outlives that is
+set aside (`gc.freeze`) until there is a quiet moment to visit all of it.
 
 Only for a process that is nothing else: a broker within an application leaves that one's collector alone.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import gc
 import time
 from typing import TYPE_CHECKING
@@ -18,49 +20,63 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["FullCollections", "collecting_in_quiet_moments"]
+__all__ = ["Collections", "Scope", "collecting_in_quiet_moments"]
 
-LOOK_S = 0.5
-"""So often a quiet moment is looked for."""
+LOOK_S = 0.25
+"""So often it is looked what is due."""
 QUIET_SHARE = 0.05
 """Of a processor: a broker that took less since the last look is idle. 200 messages a second take it 0.06."""
 PENDING = 1
-"""Collections of younger objects since the last full one, each after some 7,000 objects more: for less than that
-there is nothing to find."""
-PENDING_WHEN_BUSY = 20
-"""140,000 objects, tens of megabytes. Python's own rule is 10, and a quarter of what lives."""
-REST = 20
+"""Collections of younger objects since the last one of this kind, each after some 7,000 objects more: for less than
+that there is nothing to find."""
+PENDING_WHEN_BUSY = 4
+"""28,000 objects, which are visited in about 2 ms."""
+REST = 100
 REST_WHEN_BUSY = 200
-"""As many times as long as the last one took nothing is collected: at most 5 % and 0.5 % of the time goes there."""
+REST_FROM_ALL_WHEN_BUSY = 2000
+"""As many times as long as the last one took nothing is collected: at most 1 %, 0.5 % and 0.05 % of the time."""
+FIRST_TOOK_S = 0.05
+"""Taken for what all of it would have taken at the start, where a collection would be a good part of that."""
 _NEVER = 1 << 30
 
 
-class FullCollections:
-    """Tells when to collect. Pure; times in seconds."""
+class Scope(enum.Enum):
+    NEW = "what was made since the last collection"
+    ALL = "all that was made since the start"
+
+
+class Collections:
+    """Tells what to collect when. Pure; times in seconds."""
 
     def __init__(self, now: float) -> None:
-        self._ended_at = now
-        self._took_s = 0.0
+        self._ended_at = dict.fromkeys(Scope, now)
+        self._took_s = {Scope.NEW: 0.0, Scope.ALL: FIRST_TOOK_S}
 
-    def is_due(self, pending: int, busy_share: float, now: float) -> bool:
-        """`pending`: collections of younger objects since the last full one; `busy_share`: of a processor."""
-        rested_s = now - self._ended_at
-        if busy_share < QUIET_SHARE:
-            return pending >= PENDING and rested_s >= REST * self._took_s
-        return pending >= PENDING_WHEN_BUSY and rested_s >= REST_WHEN_BUSY * self._took_s
+    def due(self, pending: int, busy_share: float, now: float) -> Scope | None:
+        """`pending`: collections of younger objects since the last one; `busy_share`: of a processor."""
+        is_quiet = busy_share < QUIET_SHARE
+        if pending >= (PENDING if is_quiet else PENDING_WHEN_BUSY):
+            if self._has_rested(Scope.ALL, REST if is_quiet else REST_FROM_ALL_WHEN_BUSY, now):
+                return Scope.ALL
+            if pending >= PENDING_WHEN_BUSY and self._has_rested(Scope.NEW, REST_WHEN_BUSY, now):
+                return Scope.NEW
+        return None
 
-    def collected(self, now: float, took_s: float) -> None:
-        self._ended_at = now
-        self._took_s = took_s
+    def _has_rested(self, scope: Scope, times: int, now: float) -> bool:
+        return now - self._ended_at[scope] >= times * self._took_s[scope]
+
+    def collected(self, scope: Scope, now: float, took_s: float) -> None:
+        self._ended_at[scope] = now
+        self._took_s[scope] = took_s
 
 
 @contextlib.asynccontextmanager
 async def collecting_in_quiet_moments() -> AsyncIterator[None]:
-    """Within this, full collections are made by `FullCollections`. What lives at its beginning is not visited again."""
+    """Within this, old objects are visited as `Collections` tells; those of Python's own rule are not."""
     thresholds = gc.get_threshold()
-    gc.freeze()  # without collecting first: that would take as long as a good part of the start
+    gc.freeze()
     gc.set_threshold(*thresholds[:2], _NEVER)
-    task = asyncio.create_task(_collect_in_quiet_moments(FullCollections(time.monotonic())), name="collecting")
+    task = asyncio.create_task(_collect_in_quiet_moments(Collections(time.monotonic())), name="collecting")
     try:
         yield
     finally:
@@ -69,20 +85,24 @@ async def collecting_in_quiet_moments() -> AsyncIterator[None]:
         gc.unfreeze()
 
 
-async def _collect_in_quiet_moments(collections: FullCollections) -> None:
+async def _collect_in_quiet_moments(collections: Collections) -> None:
     looked_at, busy_s = time.monotonic(), time.process_time()
     while True:
         await asyncio.sleep(LOOK_S)
         now, busy_now_s = time.monotonic(), time.process_time()
         busy_share = (busy_now_s - busy_s) / max(now - looked_at, 1e-9)
-        if collections.is_due(gc.get_count()[2], busy_share, now):
-            took_s = _collect()
-            collections.collected(time.monotonic(), took_s)
+        scope = collections.due(gc.get_count()[2], busy_share, now)
+        if scope is not None:
+            took_s = _collect(scope)
+            collections.collected(scope, time.monotonic(), took_s)
         looked_at, busy_s = time.monotonic(), time.process_time()
 
 
-def _collect() -> float:
-    """Collect fully; returns how long that took."""
+def _collect(scope: Scope) -> float:
+    """Collect, and set aside what lives on; returns how long that took."""
     began = time.perf_counter()
+    if scope is Scope.ALL:
+        gc.unfreeze()
     gc.collect()
+    gc.freeze()
     return time.perf_counter() - began

@@ -7,14 +7,18 @@ import gc
 import weakref
 from typing import TYPE_CHECKING
 
+import pytest
+
 from quicbus_broker import Broker, collecting
 from quicbus_broker.collecting import (
     PENDING,
     PENDING_WHEN_BUSY,
     QUIET_SHARE,
     REST,
+    REST_FROM_ALL_WHEN_BUSY,
     REST_WHEN_BUSY,
-    FullCollections,
+    Collections,
+    Scope,
     collecting_in_quiet_moments,
 )
 from quicbus_broker.settings import BrokerSettings
@@ -22,31 +26,39 @@ from quicbus_broker.settings import BrokerSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+TOOK_ALL_S = 0.1
+TOOK_NEW_S = 0.002
+BUSY = 1.0
+NOW = 1000.0
 
-TOOK_S = 0.1
 
-
-def collected() -> FullCollections:
-    collections = FullCollections(0.0)
-    collections.collected(1000.0, TOOK_S)
+def collected() -> Collections:
+    collections = Collections(0.0)
+    collections.collected(Scope.ALL, NOW, TOOK_ALL_S)
+    collections.collected(Scope.NEW, NOW, TOOK_NEW_S)
     return collections
 
 
-def test_in_a_quiet_moment_little_is_enough() -> None:
-    assert collected().is_due(PENDING, QUIET_SHARE / 2, 1001.0 + REST * TOOK_S)
-    assert not collected().is_due(PENDING - 1, 0.0, 1001.0 + REST * TOOK_S)
+def test_in_a_quiet_moment_little_is_enough_for_all_of_it() -> None:
+    rested = NOW + 1 + REST * TOOK_ALL_S
+    assert collected().due(PENDING, QUIET_SHARE / 2, rested) is Scope.ALL
+    assert collected().due(PENDING - 1, 0.0, rested) is None
 
 
-def test_while_it_is_busy_much_has_to_be_pending() -> None:
-    later = 1001.0 + REST_WHEN_BUSY * TOOK_S
-    assert not collected().is_due(PENDING_WHEN_BUSY - 1, 1.0, later)
-    assert collected().is_due(PENDING_WHEN_BUSY, 1.0, later)
+def test_while_it_is_busy_what_is_new_is_looked_at() -> None:
+    rested = NOW + 1 + REST_WHEN_BUSY * TOOK_NEW_S
+    assert collected().due(PENDING_WHEN_BUSY, BUSY, rested) is Scope.NEW
+    assert collected().due(PENDING_WHEN_BUSY - 1, BUSY, rested) is None
+
+
+def test_a_broker_that_is_never_quiet_looks_at_all_of_it_seldom() -> None:
+    rested = NOW + 1 + REST_FROM_ALL_WHEN_BUSY * TOOK_ALL_S
+    assert collected().due(PENDING_WHEN_BUSY, BUSY, rested) is Scope.ALL
 
 
 def test_collections_that_take_long_are_seldom_however_much_is_pending() -> None:
-    assert not collected().is_due(1_000_000, 1.0, 999.0 + REST_WHEN_BUSY * TOOK_S)
-    assert not collected().is_due(1_000_000, 0.0, 999.0 + REST * TOOK_S)
+    assert collected().due(1_000_000, BUSY, NOW + 0.9 * REST_WHEN_BUSY * TOOK_NEW_S) is None
+    assert collected().due(1_000_000, 0.0, NOW + 0.9 * REST * TOOK_ALL_S) is Scope.NEW
 
 
 async def test_within_it_python_makes_no_full_collections_and_afterwards_as_before() -> None:
@@ -69,19 +81,45 @@ async def test_within_it_python_makes_no_full_collections_and_afterwards_as_befo
     assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
 
 
-async def test_what_is_unreachable_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cycle:
-        def __init__(self) -> None:
-            self.me = self
+class Cycle:
+    def __init__(self) -> None:
+        self.me = self
 
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "LOOK_S", 0.001)
-    monkeypatch.setattr(collecting, "QUIET_SHARE", 1e9)
-    monkeypatch.setattr(collecting, "PENDING", 0)
+    for name in ("PENDING", "PENDING_WHEN_BUSY", "REST", "REST_WHEN_BUSY"):
+        monkeypatch.setattr(collecting, name, 0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("quiet_share", [0.0, 1e9], ids=["busy", "quiet"])
+async def test_what_is_unreachable_goes_by_itself(monkeypatch: pytest.MonkeyPatch, quiet_share: float) -> None:
+    monkeypatch.setattr(collecting, "QUIET_SHARE", quiet_share)
     async with collecting_in_quiet_moments():
         gone = asyncio.Event()
         cycle = weakref.ref(Cycle(), lambda _: gone.set())
         await asyncio.wait_for(gone.wait(), 10.0)
     assert cycle() is None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_was_set_aside_while_it_was_busy_goes_in_a_quiet_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "QUIET_SHARE", 0.0)
+    monkeypatch.setattr(collecting, "FIRST_TOOK_S", 3600.0)
+    gone = asyncio.Event()
+    async with collecting_in_quiet_moments():
+        young = asyncio.Event()
+        kept = [Cycle()]
+        old = weakref.ref(kept[0], lambda _: gone.set())
+        mark = weakref.ref(Cycle(), lambda _: young.set())
+        await asyncio.wait_for(young.wait(), 10.0)
+        kept.clear()
+        assert mark() is None
+        assert old() is not None
+        monkeypatch.setattr(collecting, "QUIET_SHARE", 1e9)
+        await asyncio.wait_for(gone.wait(), 10.0)
 
 
 async def test_a_broker_in_an_application_leaves_the_collector_alone(tmp_path: Path) -> None:
