@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Collections", "Scope", "collecting_in_quiet_moments"]
+__all__ = ["Collections", "Scope", "collect_all", "collecting_in_quiet_moments"]
 
 LOOK_S = 0.25
 """So often it is looked what is due."""
@@ -38,6 +38,8 @@ REST_FROM_ALL_WHEN_BUSY = 2000
 FIRST_TOOK_S = 0.05
 """Taken for what all of it would have taken at the start, where a collection would be a good part of that."""
 _NEVER = 1 << 30
+_sets_aside = False
+"""Of this process, as the collector is: what outlives a collection is not visited by the next one."""
 
 
 class Scope(enum.Enum):
@@ -73,7 +75,9 @@ class Collections:
 @contextlib.asynccontextmanager
 async def collecting_in_quiet_moments() -> AsyncIterator[None]:
     """Within this, old objects are visited as `Collections` tells; those of Python's own rule are not."""
+    global _sets_aside
     thresholds = gc.get_threshold()
+    _sets_aside = True
     gc.freeze()
     gc.set_threshold(*thresholds[:2], _NEVER)
     task = asyncio.create_task(_collect_in_quiet_moments(Collections(time.monotonic())), name="collecting")
@@ -81,6 +85,7 @@ async def collecting_in_quiet_moments() -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
+        _sets_aside = False
         gc.set_threshold(*thresholds)
         gc.unfreeze()
 
@@ -93,16 +98,23 @@ async def _collect_in_quiet_moments(collections: Collections) -> None:
         busy_share = (busy_now_s - busy_s) / max(now - looked_at, 1e-9)
         scope = collections.due(gc.get_count()[2], busy_share, now)
         if scope is not None:
-            took_s = _collect(scope)
-            collections.collected(scope, time.monotonic(), took_s)
+            began = time.perf_counter()
+            if scope is Scope.ALL:
+                collect_all()
+            else:
+                _collect_new()
+            collections.collected(scope, time.monotonic(), time.perf_counter() - began)
         looked_at, busy_s = time.monotonic(), time.process_time()
 
 
-def _collect(scope: Scope) -> float:
-    """Collect, and set aside what lives on; returns how long that took."""
-    began = time.perf_counter()
-    if scope is Scope.ALL:
+def collect_all() -> None:
+    """Collect whatever no longer lives, also of what this module has set aside."""
+    if _sets_aside:
         gc.unfreeze()
+    _collect_new()
+
+
+def _collect_new() -> None:
     gc.collect()
-    gc.freeze()
-    return time.perf_counter() - began
+    if _sets_aside:
+        gc.freeze()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 from typing import Any
+
+from quicbus_broker.collecting import collect_all
 
 __all__ = ["FreedMemory", "give_back"]
 
@@ -29,7 +30,7 @@ async def give_back() -> None:
     The first holds up the loop as Python's own full collections do, for 10 to 20 ms in a small broker; the second runs
     in a thread. Cancelling it leaves that to end by itself.
     """
-    gc.collect()
+    collect_all()
     try:
         trim: Any = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows

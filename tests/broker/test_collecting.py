@@ -19,6 +19,7 @@ from quicbus_broker.collecting import (
     REST_WHEN_BUSY,
     Collections,
     Scope,
+    collect_all,
     collecting_in_quiet_moments,
 )
 from quicbus_broker.settings import BrokerSettings
@@ -120,6 +121,18 @@ async def test_what_was_set_aside_while_it_was_busy_goes_in_a_quiet_moment(monke
         assert old() is not None
         monkeypatch.setattr(collecting, "QUIET_SHARE", 1e9)
         await asyncio.wait_for(gone.wait(), 10.0)
+
+
+async def test_who_wants_memory_back_finds_what_was_set_aside() -> None:
+    kept = [Cycle()]
+    old = weakref.ref(kept[0])
+    async with collecting_in_quiet_moments():
+        kept.clear()
+        gc.collect()
+        assert old() is not None
+        collect_all()
+        assert old() is None
+        assert gc.get_freeze_count()
 
 
 async def test_a_broker_in_an_application_leaves_the_collector_alone(tmp_path: Path) -> None:
