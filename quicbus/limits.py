@@ -182,7 +182,7 @@ OFFLINE_BUFFER_SIZE = 8 * 1024 * 1024
 YIELD_AFTER_MESSAGES = 512
 """A publisher that never waits looks after this many messages whether its turn is over, so that batches leave; a
 subscriber that never waits gives the event loop a turn."""
-PUBLISH_TURN_S = 0.001
+PUBLISH_TURN_S = 0.002
 """What is published in one turn goes out together: with many topics a longer one makes larger batches, a shorter one
 leaves the event loop to others sooner."""
 TOPIC_CACHE_SIZE = 16_384
