@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -34,9 +35,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--only", metavar="TEXT", action="append", help="cases whose name contains TEXT; repeatable")
     parser.add_argument("--peers", metavar="TEXT", action="append", help="peers whose name contains TEXT; repeatable")
-    parser.add_argument("--rounds", type=int, help="of each case and peer (default 3, with --quick 1)")
+    parser.add_argument("--rounds", type=int, help="of each case and peer (default 3; --quick: 1; --update: as before)")
     parser.add_argument("--quick", action="store_true", help="short rounds: shows that all works, not how fast")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all samples of all rounds")
+    parser.add_argument(
+        "--update",
+        metavar="FILE",
+        type=Path,
+        help="of an earlier --json: keep all cases but those measured now",
+    )
     parser.add_argument("--write", metavar="DOCS", type=Path, help="write tables and plots into this folder")
     parser.add_argument("--list", action="store_true", help="name cases and peers, and what is missing here")
     options = parser.parse_args()
@@ -52,7 +59,14 @@ def main() -> int:
         parser.error("--write draws plots by matplotlib, which is not installed (pip install '.[bench]')")
     effort = Effort(seconds=0.3, max_size=30_000_000, share=0.1) if options.quick else Effort()
     rounds = options.rounds or (1 if options.quick else 3)
-    results = Results(describe_machine(), rounds=rounds, planned=len(cases))
+    if options.update is None:
+        results = Results(describe_machine(), rounds=rounds, planned=len(cases))
+    else:
+        try:
+            results = Results.read(options.update)
+        except (OSError, msgspec.DecodeError) as error:
+            parser.error(f"--update {options.update}: {error}")
+        results.begin_again(cases)
     for peer in peers:
         results.note_peer(peer)
         if peer.missing:

@@ -55,6 +55,8 @@ def _machine(results: Results) -> str:
     facts = [*results.machine.items(), *results.versions.items(), ("rounds", rounds)]
     if len(results.cases()) < results.planned:
         facts.append(("cases", f"{len(results.cases())} of {results.planned}; the run was cut off"))
+    if results.again:
+        facts.append(("measured later, in a run of their own", "; ".join(results.again)))
     if results.failures:
         facts.append(("rounds that failed", str(len(results.failures))))
     skipped = "".join(f"- skipped: {peer}: {why}\n" for peer, why in results.skipped.items())

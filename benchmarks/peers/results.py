@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from benchmarks.peers.arithmetic import Spread, spread_of
+from benchmarks.peers.shapes import Sample  # noqa: TC001 (msgspec reads the annotations)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from benchmarks.peers.cases import Case
     from benchmarks.peers.seam import Peer
-    from benchmarks.peers.shapes import Sample
 
 __all__ = ["Failure", "Results"]
 
@@ -36,6 +41,20 @@ class Results:
     failures: list[Failure] = field(default_factory=list)
     planned: int = 0
     """Cases; a run that was cut off has measured fewer."""
+    again: list[str] = field(default_factory=list)
+    """Cases that were measured after the others, in a run of their own."""
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Return what `as_dict` made, from a JSON file; raises `OSError` and `msgspec.DecodeError`."""
+        return msgspec.json.decode(path.read_bytes(), type=cls)
+
+    def begin_again(self, cases: Sequence[Case]) -> None:
+        """Forget what there is of these cases: they are measured once more."""
+        names = [case.name for case in cases]
+        self.samples = {name: of_peers for name, of_peers in self.samples.items() if name not in names}
+        self.failures = [failure for failure in self.failures if failure.case not in names]
+        self.again = [*(name for name in self.again if name not in names), *names]
 
     def note_peer(self, peer: Peer) -> None:
         if peer.missing:

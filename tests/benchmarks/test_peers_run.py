@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import sys
@@ -116,6 +117,29 @@ def test_all_cases_have_a_round_before_any_has_two_and_the_page_says_where_it_wa
     ended = [case for case, peer in itertools.islice(run.steps(), 6) if peer is None]
     assert ended == [first, second, first]
     assert "| rounds | 1 or 2 of 3; the run was cut off |" in page(results, {})
+
+
+def test_cases_may_be_measured_again_in_the_results_of_an_earlier_run_and_the_page_says_so(tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def start_nothing(_folder: Path) -> Iterator[Sequence[Server]]:
+        yield []
+
+    speed = 100.0
+    first, second = [case_of(lambda *_: {"messages_per_s": speed}, case.name) for case in all_cases()[:2]]
+    peers = [Peer("works", start_nothing)]
+    results = Results({"cores": "2"}, rounds=2, planned=2)
+    list(Run([first, second], peers, Effort(), results).steps())
+    (tmp_path / "results.json").write_text(json.dumps(results.as_dict()))
+    results, speed = Results.read(tmp_path / "results.json"), 200.0
+    results.begin_again([second])
+    list(Run([second], peers, Effort(), results).steps())
+    assert [
+        [sample["messages_per_s"] for sample in results.samples[case.name]["works"]] for case in (first, second)
+    ] == [
+        [100.0, 100.0],
+        [200.0, 200.0],
+    ]
+    assert f"| measured later, in a run of their own | {second.name} |" in page(results, {})
 
 
 def test_a_reason_is_the_last_line_and_never_empty() -> None:
