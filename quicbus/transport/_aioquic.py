@@ -79,6 +79,8 @@ class AioquicConnection(_library.LibraryConnection):
 
     @property
     def unsent_size(self) -> int:
+        if self._was_told:
+            return 0
         streams = cast("Any", self._quic)._streams.values()
         return sum([stream.sender._buffer_stop - stream.sender._buffer_start for stream in streams])
 

@@ -175,7 +175,7 @@ class LibraryConnection:
 
     @property
     def connection_ids(self) -> tuple[bytes, ...]:
-        return (self._quic.host_cid, *self._first_ids)
+        return self._first_ids if self._was_told else (self._quic.host_cid, *self._first_ids)
 
     def connect(self, now: float) -> None:
         self._guarded(self._quic.connect, PEER, now)
@@ -237,14 +237,13 @@ class LibraryConnection:
         if self._termination is None and closing is not None and self._own_close is None and self._peer_closed():
             self._terminate(closing, is_local=False)
         if self._termination is not None:
-            self._was_told = True
             self._forget()
         return self._termination
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
     def open_stream(self) -> int:
-        allowed = self._streams_allowed()
+        allowed = 0 if self._was_told else self._streams_allowed()
         opened = self._next_stream_id // 4
         if len(self._open_streams) >= limits.MAX_INCOMING_STREAMS:
             raise LimitExceeded("streams", len(self._open_streams) + 1, limits.MAX_INCOMING_STREAMS)
@@ -353,11 +352,18 @@ class LibraryConnection:
         self._termination = seam.Terminated(code, reason, is_application, is_local)
 
     def _forget(self) -> None:
+        """The end was told: nothing is asked of the library any more.
+
+        Its objects refer to each other in circles, 50 to 90 KB of them, which Python would find only some time later.
+        """
+        self._first_ids = self.connection_ids
+        self._was_told = True
         self._open_streams.clear()
         self._binding = None
         if self._qlog is not None:
             self._qlog.write()
             self._qlog = None
+        vars(self._quic).clear()
 
     def _repeated_close(self) -> list[bytes]:
         # RFC 9000 section 10.2.1: the close may be lost, so it is said again, to the 1st, 2nd, 4th, 8th ... datagram.

@@ -102,7 +102,7 @@ class Qh3Connection(_library.LibraryConnection):
 
     @property
     def unsent_size(self) -> int:
-        return cast("int", cast("Any", self._quic).get_send_buffer_size())
+        return 0 if self._was_told else cast("int", cast("Any", self._quic).get_send_buffer_size())
 
     def receive(self, datagram: bytes, now: float) -> None:
         if datagram and self._is_established():
@@ -120,8 +120,9 @@ class Qh3Connection(_library.LibraryConnection):
             self._guarded(cast("Any", self._quic).receive_gro_buffer, buffer, segment_size, _library.PEER, told)
 
     def _is_established(self) -> bool:
-        is_complete: bool = cast("Any", self._quic)._handshake_complete
-        return is_complete and self._termination is None and self._qlog is None
+        if self._termination is not None or self._qlog is not None:
+            return False
+        return cast("bool", cast("Any", self._quic)._handshake_complete)
 
     def _receive_established(self, buffer: bytes, segment_size: int, now: float) -> None:
         """Do what `QuicConnection.receive_gro_buffer` does, and read the report that it drops."""

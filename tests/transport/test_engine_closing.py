@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import weakref
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -71,14 +74,14 @@ def test_a_close_before_the_handshake_is_complete_ends_both_sides_but_for_a_qh3_
 @encrypted_pairing
 @pytest.mark.parametrize("call", ["receive_datagram", "datagrams_to_send"])
 def test_an_exception_out_of_a_library_ends_its_connection_and_the_peer_learns_of_it(
-    dialer: str, listener: str, call: str, monkeypatch: pytest.MonkeyPatch
+    dialer: str, listener: str, call: str
 ) -> None:
     pump = Pump(dialer, listener).connected()
     library = pump.accepted.connection._quic  # type: ignore[attr-defined]
     if listener == "qh3":
         library._core = OddOnce(library._core, {"datagrams_to_send": "poll_transmit"}.get(call, "receive_gro_buffer"))
     else:
-        monkeypatch.setattr(library, call, OddOnce(library, call).call)
+        setattr(library, call, OddOnce(library, call).call)
     pump.dialer.connection.ping(1)
     pump.run(lambda: pump.dialer.end is not None and pump.accepted.end is not None, limit_s=2)
     assert pump.accepted.end == seam.Terminated(1, "Odd: unheard of", is_application=False, is_local=True)
@@ -273,6 +276,29 @@ def test_a_stateless_reset_is_reported_by_qh3_as_an_end_that_is_nobodys_close() 
     assert pump.dialer.end is not None
     assert not pump.dialer.end.is_application
     assert pump.dialer.end.reason
+
+
+@pytest.mark.parametrize("closing", ["dialer", "listener"])
+def test_once_its_end_was_told_what_aioquic_held_waits_for_no_collection(closing: str) -> None:
+    pump = Pump("aioquic", "aioquic").connected()
+    sides = pump.both()
+    parts = [
+        weakref.ref(part)
+        for side in sides
+        for part in vars(side.connection._quic).values()  # type: ignore[attr-defined]
+        if type(part).__module__ in {"aioquic.quic.recovery", "aioquic.tls"} and not isinstance(part, Enum)
+    ]
+    ids = [side.connection.connection_ids for side in sides]
+    assert len(parts) == 4
+    gc.collect()
+    gc.disable()
+    try:
+        ends(pump, closing)[0].connection.close(0, "")
+        pump.run(lambda: pump.dialer.end is not None and pump.accepted.end is not None, limit_s=1)
+        assert [part() for part in parts] == [None] * 4
+    finally:
+        gc.enable()
+    assert [side.connection.connection_ids for side in sides] == ids
 
 
 @every_pairing
