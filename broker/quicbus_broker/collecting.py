@@ -33,8 +33,8 @@ PENDING_WHEN_BUSY = 4
 """28,000 objects, which are visited in about 2 ms."""
 REST = 100
 REST_WHEN_BUSY = 20
-REST_FROM_ALL_WHEN_BUSY = 2000
-"""As many times as long as the last one took nothing is collected: at most 1 %, 5 % and 0.05 % of the time. While it is
+REST_FROM_ALL_WHEN_BUSY = 500
+"""As many times as long as the last one took nothing is collected: at most 1 %, 5 % and 0.2 % of the time. While it is
 busy a longer rest would only make the next one longer: a flood of connections makes 250,000 objects a second."""
 FIRST_TOOK_S = 0.05
 """Taken for what all of it would have taken at the start, where a collection would be a good part of that."""
@@ -54,15 +54,16 @@ class Collections:
     def __init__(self, now: float) -> None:
         self._ended_at = dict.fromkeys(Scope, now)
         self._took_s = {Scope.NEW: 0.0, Scope.ALL: FIRST_TOOK_S}
+        self._set_aside = 0
+        """Of what was pending, since all of it was visited."""
 
     def due(self, pending: int, busy_share: float, now: float) -> Scope | None:
         """`pending`: collections of younger objects since the last one; `busy_share`: of a processor."""
-        is_quiet = busy_share < QUIET_SHARE
-        if pending >= (PENDING if is_quiet else PENDING_WHEN_BUSY):
-            if self._has_rested(Scope.ALL, REST if is_quiet else REST_FROM_ALL_WHEN_BUSY, now):
-                return Scope.ALL
-            if pending >= PENDING_WHEN_BUSY and self._has_rested(Scope.NEW, REST_WHEN_BUSY, now):
-                return Scope.NEW
+        least, rest = (PENDING, REST) if busy_share < QUIET_SHARE else (PENDING_WHEN_BUSY, REST_FROM_ALL_WHEN_BUSY)
+        if pending + self._set_aside >= least and self._has_rested(Scope.ALL, rest, now):
+            return Scope.ALL
+        if pending >= PENDING_WHEN_BUSY and self._has_rested(Scope.NEW, REST_WHEN_BUSY, now):
+            return Scope.NEW
         return None
 
     def _has_rested(self, scope: Scope, times: int, now: float) -> bool:
@@ -71,6 +72,7 @@ class Collections:
     def collected(self, scope: Scope, now: float, took_s: float) -> None:
         self._ended_at[scope] = now
         self._took_s[scope] = took_s
+        self._set_aside = 0 if scope is Scope.ALL else self._set_aside + PENDING_WHEN_BUSY
 
 
 @contextlib.asynccontextmanager

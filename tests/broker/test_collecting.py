@@ -35,8 +35,8 @@ NOW = 1000.0
 
 def collected() -> Collections:
     collections = Collections(0.0)
-    collections.collected(Scope.ALL, NOW, TOOK_ALL_S)
     collections.collected(Scope.NEW, NOW, TOOK_NEW_S)
+    collections.collected(Scope.ALL, NOW, TOOK_ALL_S)
     return collections
 
 
@@ -55,6 +55,14 @@ def test_while_it_is_busy_what_is_new_is_looked_at() -> None:
 def test_a_broker_that_is_never_quiet_looks_at_all_of_it_seldom() -> None:
     rested = NOW + 1 + REST_FROM_ALL_WHEN_BUSY * TOOK_ALL_S
     assert collected().due(PENDING_WHEN_BUSY, BUSY, rested) is Scope.ALL
+
+
+def test_what_was_set_aside_is_looked_at_though_nothing_new_is_made() -> None:
+    collections = collected()
+    collections.collected(Scope.NEW, NOW, TOOK_NEW_S)
+    assert collections.due(0, BUSY, NOW + 0.9 * REST_FROM_ALL_WHEN_BUSY * TOOK_ALL_S) is None
+    assert collections.due(0, BUSY, NOW + 1 + REST_FROM_ALL_WHEN_BUSY * TOOK_ALL_S) is Scope.ALL
+    assert collections.due(0, 0.0, NOW + 1 + REST * TOOK_ALL_S) is Scope.ALL
 
 
 def test_collections_that_take_long_are_seldom_however_much_is_pending() -> None:
