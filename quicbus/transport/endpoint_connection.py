@@ -249,10 +249,13 @@ class EndpointConnection:
     def waits_until(self, now: float) -> float | None:
         """Return how long it can wait, where nothing but the acknowledgement of a lone datagram wants to leave.
 
-        It is asked again when its wake-up comes (`handle_timer`), if nothing else was to be sent before.
+        It is asked again when its wake-up comes (`handle_timer`), if nothing else was to be sent before. In a handshake
+        the engine has answers of its own, which `unsent_size` does not count.
         """
         was_fed = self._lone.end_turn()
-        if self.wants_to_send or not was_fed or self.is_stranger or self._closing is not None or self._quic.unsent_size:
+        if self.wants_to_send or not was_fed or self.is_stranger or not self.is_complete or self._closing is not None:
+            return None
+        if self._quic.unsent_size:
             return None
         return self._lone.acknowledge_at if now < self._lone.acknowledge_at else None
 
