@@ -229,8 +229,8 @@ async def test_a_member_that_is_killed_takes_along_only_what_had_been_sent_to_it
             done = [int(json.loads(line)["payload"]) for line in doomed.stdout_lines if line.endswith("}\n")]
             # Half of its hundred may have been on its way to it; what waited at the broker goes to the survivor.
             await eventually(lambda: len(done) + len(survivor.received) >= TOTAL - 50)
-            working.cancel()
             books = final_statistics(await stopped(broker))["books"]
+            working.cancel()
     counts = Counter((*done, *survivor.received))
     assert set(counts.values()) == {1}
     assert_broker_balances(books)
