@@ -253,9 +253,9 @@ class EndpointConnection:
         the engine has answers of its own, which `unsent_size` does not count.
         """
         was_fed = self._lone.end_turn()
-        if self.wants_to_send or not was_fed or self.is_stranger or not self.is_complete or self._closing is not None:
+        if self.wants_to_send or not was_fed or self.is_stranger or self._closing is not None:
             return None
-        if self._quic.unsent_size:
+        if not self.is_complete or self._unanswered_since is not None or self._quic.unsent_size:
             return None
         return self._lone.acknowledge_at if now < self._lone.acknowledge_at else None
 

@@ -324,6 +324,21 @@ async def test_a_lone_datagram_that_may_open_the_window_has_what_waits_sent_at_o
     assert quic.transmits == 1
 
 
+@pytest.mark.parametrize("event", [None, HandshakeCompleted(bytes(32))], ids=["on the way", "complete"])
+async def test_in_a_handshake_the_engine_is_asked_for_its_own_answers_at_once(
+    bench: Bench, event: HandshakeCompleted | None
+) -> None:
+    bench.endpoint.dial(PEER, dialing(), Session)
+    await asyncio.sleep(0)
+    (quic,) = bench.engine.dialed
+    quic.transmits = 0
+    if event is not None:
+        quic.events.append(event)
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert quic.transmits == 1
+
+
 async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Bench) -> None:
     (one, first), (other, second) = await bench.dial(2)
     first.on_data = second.connection.transmit_soon
