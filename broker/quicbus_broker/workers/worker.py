@@ -12,6 +12,7 @@ from quicbus.logs import logger_for, set_node
 from quicbus.process import loop_factory, told_by_hangup
 from quicbus_broker.banner import facts_of, plain
 from quicbus_broker.broker import Broker
+from quicbus_broker.collecting import collecting_in_quiet_moments
 
 if TYPE_CHECKING:
     from quicbus_broker.settings import BrokerSettings
@@ -44,7 +45,7 @@ async def _serve(settings: BrokerSettings, seat: Seat, channel: Channel) -> None
     loop.add_reader(channel.fileno(), supervisor_gone)  # it tells nothing while it lives
     with told_by_hangup(hangup.set):
         node = Broker(settings, seat)
-        async with node:
+        async with node, collecting_in_quiet_moments():
             set_node(node.node_id.hex())
             await _find_siblings(node, seat, stop)
             channel.tell("ready", **facts_of(node))
