@@ -20,11 +20,12 @@ from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
 from quicbus.transport.door import Door
 from quicbus.transport.endpoint_connection import EndpointConnection
+from quicbus.transport.excess import Excess
 from quicbus.transport.path import PathMap
 from quicbus.transport.settings import EndpointSettings, Listener
 from quicbus.transport.statistics import Counters, EndpointStatistics
-from quicbus.transport.timers import TimerQueue, to_tick
 from quicbus.transport.udp_socket import UdpNetwork
+from quicbus.transport.wake_ups import WakeUps
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ FLOOD_CHECK_S = 1.0
 MAX_TURNS_BEHIND = 4
 """While the socket holds more than a turn reads strangers wait for so many turns: what it holds for connections comes
 first, or a flood would stand before it in the system's queue. Half of the strangers' own queue is full by then."""
-MAX_STRANGERS_TIMED = 8
-"""Of one turn: a thousand handshakes that began together and say something again together would hold it up 0.2 s."""
 TIMER_GRANULARITY_S = 0.001
 """An engine whose timer stays due must not keep the loop from everything else."""
 
@@ -84,11 +83,9 @@ class Endpoint:
         self._read_before = 0
         """Datagrams that had been read when the turn before ended."""
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable(elsewhere)
-        self._timers: TimerQueue[EndpointConnection] = TimerQueue()
-        self._stranger_timers: TimerQueue[EndpointConnection] = TimerQueue()
-        self._timer: asyncio.Handle | None = None
-        self._timer_at = 0.0
+        self._wake_ups = WakeUps(self._loop, self._on_time)
         self._touched: dict[EndpointConnection, None] = {}
+        self._excess = Excess(self._feed_now)
         self._dirty: dict[EndpointConnection, None] = {}
         self._dialing: dict[EndpointConnection, None] = {}
         self._is_in_turn = False
@@ -192,10 +189,11 @@ class Endpoint:
             self._release()
 
     def _release(self) -> None:
-        for handle in (self._timer, self._turn, self._flood_check):
+        self._wake_ups.disarm()
+        for handle in (self._turn, self._flood_check):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._turn = self._flood_check = None
+        self._turn = self._flood_check = None
         self._open_socket().close()
         for connection in self._table:
             connection.abandon("the endpoint is closed")
@@ -221,6 +219,7 @@ class Endpoint:
 
     def turn_ended(self, *, is_behind: bool = False) -> None:
         self._turns_behind = self._turns_behind + 1 if is_behind else 0
+        self._excess.turn_ended()
         before, self._read_before = self._read_before, self.counters.datagrams_received
         if self.listener is None and self._read_before == before + 1:
             self._tell_application()
@@ -238,8 +237,11 @@ class Endpoint:
         if connection is not None:
             if connection.is_stranger:
                 self._door.defer(connection, buffer, segment_size, path)
-            else:
+            elif self.listener is None:
                 self.feed(connection, buffer, segment_size, path, now)
+            else:
+                was_fed = connection in self._touched
+                self._excess.arrived(connection, buffer, segment_size, path, was_fed=was_fed)
         else:
             self._door.knock(identifier, buffer, segment_size, path, now)
 
@@ -268,6 +270,9 @@ class Endpoint:
             connection.feed(buffer, segment_size, path, now)
         except Exception as error:
             self._give_up(connection, error)
+
+    def _feed_now(self, connection: EndpointConnection, buffer: bytes, segment_size: int, path: Path) -> None:
+        self.feed(connection, buffer, segment_size, path, self._loop.time())
 
     def send_to_stranger(self, path: Path, datagram: bytes) -> None:
         self._send(path, [datagram])
@@ -298,10 +303,14 @@ class Endpoint:
 
     def stranger_gone(self, connection: EndpointConnection) -> None:
         self._door.proven(connection)
-        self._stranger_timers.cancel(connection)
+        self._wake_ups.cancel(connection)
         self.mark_dirty(connection)  # so that it gets another timer
 
     # --- the turn ---------------------------------------------------------------------------------------------------
+
+    def _run_scheduled_turn(self) -> None:
+        self._excess.work()
+        self._run_turn()
 
     def _run_turn(self) -> None:
         if self._turn is not None:
@@ -321,8 +330,9 @@ class Endpoint:
                 self._watch_flood()
         finally:
             self._is_in_turn = False
-        self._arm_timer()
-        if self._dirty or self._touched or (self._door.is_waiting and not self._turns_behind):
+        if not self._is_closed:
+            self._wake_ups.arm()
+        if self._dirty or self._touched or self._excess or (self._door.is_waiting and not self._turns_behind):
             self._schedule_turn()
 
     def _serve(self, now: float) -> None:
@@ -332,7 +342,7 @@ class Endpoint:
                 if until is None:
                     self._transmit(connection, now)
                 else:
-                    self._timers.schedule(connection, until)
+                    self._wake_ups.schedule(connection, until)
             except Exception as error:
                 self._give_up(connection, error)
 
@@ -347,7 +357,7 @@ class Endpoint:
 
     def _schedule_turn(self) -> None:
         if self._turn is None and not self._is_closed:
-            self._turn = self._loop.call_soon(self._run_turn)
+            self._turn = self._loop.call_soon(self._run_scheduled_turn)
 
     def _tell_application(self) -> None:
         """A single datagram came, whose acknowledgement can wait: what the application answers goes in one with it."""
@@ -388,8 +398,7 @@ class Endpoint:
         if connection.is_over:
             self.forget(connection)
         elif when is not None:
-            timers = self._stranger_timers if connection.is_stranger else self._timers
-            timers.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
+            self._wake_ups.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
 
     def _send(self, path: Path, datagrams: list[bytes]) -> None:
         self.counters.datagrams_sent += len(datagrams)
@@ -400,38 +409,19 @@ class Endpoint:
         self._touched[connection] = None
         self.mark_dirty(connection)
 
-    def _arm_timer(self) -> None:
-        when = self._timers.earliest()
-        of_stranger = self._stranger_timers.earliest()
-        if of_stranger is not None and (when is None or of_stranger < when):
-            when = of_stranger
-        if self._timer is not None:
-            if when is not None and self._timer_at <= when:
-                return  # It comes too early and is set again then: dearer to move at each datagram.
-            self._timer.cancel()
-            self._timer = None
-        if when is not None and not self._is_closed:
-            self._timer_at = to_tick(when)
-            self._timer = self._loop.call_at(self._timer_at, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _on_time(self) -> None:
         now = self._loop.time()
-        self._wake(self._timers, self._timers.pop_due(now), now)
-        self._wake(self._stranger_timers, self._stranger_timers.pop_due(now, MAX_STRANGERS_TIMED), now)
-        if self._touched or self._dirty:
-            self._run_turn()
-        else:
-            self._arm_timer()
-
-    def _wake(self, timers: TimerQueue[EndpointConnection], connections: list[EndpointConnection], now: float) -> None:
-        for connection in connections:
+        for connection in self._wake_ups.take_due(now):
             when = connection.deadline()
             if when is not None and when > now:
-                timers.schedule(connection, when)
+                self._wake_ups.schedule(connection, when)
             else:
                 connection.handle_timer(now)
                 self._touched[connection] = None
+        if self._touched or self._dirty:
+            self._run_turn()
+        elif not self._is_closed:
+            self._wake_ups.arm()
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -485,8 +475,8 @@ class Endpoint:
     def forget(self, connection: EndpointConnection) -> None:
         if connection in self._table:
             self._table.remove(connection)
-            self._timers.cancel(connection)
-            self._stranger_timers.cancel(connection)
+            self._excess.forget(connection)
+            self._wake_ups.cancel(connection)
             self._dirty.pop(connection, None)
             self._dialing.pop(connection, None)
             self._door.forgotten(connection, self._loop.time())

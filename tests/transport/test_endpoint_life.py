@@ -328,14 +328,14 @@ async def test_a_thousand_idle_connections_wake_the_loop_rarely() -> None:
             await session.wait_connected()
         await eventually(lambda: here.statistics().half_open == 0)
         assert here.statistics().connections == 1000
-        assert len(here._timers) == 1000
-        assert len(here._timers._heap) <= 2064
+        assert len(here._wake_ups._known) == 1000
+        assert len(here._wake_ups._known._heap) <= 2064
         for session in dialed:
             session.connection.close(CloseCode.GOODBYE, "")
         for accepted in sessions.sessions:
             await accepted.wait_closed()
         await eventually(lambda: here.statistics().connections == 0)
-        assert len(here._timers) == 0
+        assert len(here._wake_ups._known) == 0
 
 
 async def test_nothing_is_logged_above_debug_in_an_ordinary_life(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from quicbus.exceptions import LimitExceeded
+from quicbus.transport import excess
 from quicbus.transport._packets import MEMORY_VERSION
 from quicbus.transport.endpoint import MAX_TURNS_BEHIND, TIMER_GRANULARITY_S, Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
@@ -250,6 +251,37 @@ async def test_a_connection_that_heard_nothing_is_left_alone(bench: Bench) -> No
         bench.feed(one)
     bench.endpoint.turn_ended()
     assert (one.transmits, other.transmits, idle.writes) == (1, 0, 0)
+
+
+async def test_a_burst_of_one_connection_goes_on_after_others_were_served(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(excess, "FEED_S", 0.0)
+    (greedy, _), (modest, session) = await bench.dial(2)
+    for number in range(5):
+        bench.feed(greedy, bytes((number,)))
+    for _ in range(2):
+        bench.feed(modest)
+    modest.events.append(StreamData(3, b"x", ended=False))
+    bench.endpoint.turn_ended()
+    assert (len(greedy.fed), len(modest.fed)) == (1, 1)
+    assert session.all_received == b"x"
+    await eventually(lambda: len(greedy.fed) == 5)
+    assert [datagram[-1] for datagram in greedy.fed] == list(range(5))
+    assert len(modest.fed) == 2
+
+
+async def test_what_waits_of_a_connection_goes_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excess, "FEED_S", 0.0)
+    [(quic, session)] = await bench.dial(1)
+    for _ in range(3):
+        bench.feed(quic)
+    quic.events.append(Terminated(0, "", is_application=True, is_local=False))
+    bench.endpoint.turn_ended()
+    assert session.termination is not None
+    await asyncio.sleep(0)
+    assert len(quic.fed) == 1
+    assert bench.endpoint.statistics().connections == 0
 
 
 async def test_what_an_application_answers_to_a_single_datagram_leaves_in_one_transmit(bench: Bench) -> None:

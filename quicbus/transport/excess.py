@@ -1,0 +1,91 @@
+"""What a connection sends beyond its part of a turn: its datagrams wait here, in order, while those of others are fed.
+
+The system hands datagrams out in the order in which they came. A burst of a megabyte takes aioquic 20 ms to decrypt,
+and whatever came behind it would wait as long. So, once what arrived in a turn has taken `FEED_S`, only connections
+that had nothing yet in it are fed; the rest waits for turns of its own, in between those of what arrives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quicbus.transport.network import Path
+
+__all__ = ["Excess"]
+
+T = TypeVar("T")
+
+FEED_S = 0.001
+"""Of one turn for what arrives, and of one for what waited: 50 KB at aioquic, a megabyte at qh3."""
+MAX_SIZE = 4 * 1024 * 1024
+"""Bytes that wait in all. Beyond that datagrams are fed as they come: they are the peers', and none is dropped here."""
+
+
+class Excess(Generic[T]):
+    """Of the connections of one endpoint. `feed` takes a connection, datagrams, their size and their path."""
+
+    __slots__ = ("_began", "_clock", "_feed", "_heavy", "_size", "_waiting")
+
+    def __init__(
+        self, feed: Callable[[T, bytes, int, Path], None], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._began: float | None = None
+        self._size = 0
+        self._heavy: frozenset[T] = frozenset()
+        """Had more than one buffer waiting when the turn before ended: what arrives of them waits at once."""
+        self._waiting: dict[T, deque[tuple[bytes, int, Path]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def arrived(self, connection: T, buffer: bytes, segment_size: int, path: Path, *, was_fed: bool) -> None:
+        """Feed these datagrams now or later. `was_fed`: the connection had others in this turn."""
+        queue = self._waiting.get(connection) if self._waiting else None
+        if queue is None:
+            if self._began is None:
+                self._began = self._clock()
+            if connection in self._heavy or (was_fed and self._clock() - self._began >= FEED_S):
+                queue = self._waiting[connection] = deque()
+        if queue is not None and self._size + len(buffer) > MAX_SIZE:
+            while connection in self._waiting:
+                self._feed_next(connection)
+            queue = None
+        if queue is None:
+            self._feed(connection, buffer, segment_size, path)
+        else:
+            queue.append((buffer, segment_size, path))
+            self._size += len(buffer)
+
+    def turn_ended(self) -> None:
+        """All that arrived in this turn was fed, or waits."""
+        self._began = None
+        if self._waiting or self._heavy:
+            self._heavy = frozenset([each for each, queue in self._waiting.items() if len(queue) > 1])
+
+    def work(self) -> None:
+        """Feed what waits, a buffer of each connection in turn, for `FEED_S`."""
+        if not self._waiting:
+            return
+        end = self._clock() + FEED_S
+        while self._waiting:
+            self._feed_next(next(iter(self._waiting)))
+            if self._clock() >= end:
+                break
+
+    def forget(self, connection: T) -> None:
+        self._size -= sum(len(buffer) for buffer, _, _ in self._waiting.pop(connection, ()))
+
+    def _feed_next(self, connection: T) -> None:
+        queue = self._waiting.pop(connection)
+        datagrams = queue.popleft()
+        self._size -= len(datagrams[0])
+        if queue:
+            self._waiting[connection] = queue
+        self._feed(connection, *datagrams)

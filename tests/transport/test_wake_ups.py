@@ -1,0 +1,61 @@
+"""Wake-ups of many connections at one time: a few in each turn, and all in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from quicbus.transport.wake_ups import MAX_STRANGERS_WOKEN, MAX_WOKEN, WakeUps
+
+if TYPE_CHECKING:
+    from quicbus.transport.endpoint_connection import EndpointConnection
+
+
+@dataclass(eq=False)
+class Sleeper:
+    is_stranger: bool
+
+    def __lt__(self, other: Sleeper) -> bool:
+        return False
+
+
+def sleeper(*, is_stranger: bool = False) -> EndpointConnection:
+    return cast("EndpointConnection", Sleeper(is_stranger))
+
+
+async def test_all_whose_time_has_come_together_are_woken_a_few_a_turn_strangers_fewer() -> None:
+    loop = asyncio.get_running_loop()
+    is_done = asyncio.Event()
+    turns: list[list[EndpointConnection]] = []
+
+    def wake() -> None:
+        turns.append(wake_ups.take_due(now))
+        wake_ups.arm()
+        if sum(map(len, turns)) == 5 * MAX_WOKEN:
+            is_done.set()
+
+    wake_ups = WakeUps(loop, wake)
+    now = loop.time()
+    known = [sleeper() for _ in range(3 * MAX_WOKEN)]
+    strangers = [sleeper(is_stranger=True) for _ in range(2 * MAX_WOKEN)]
+    for each in known + strangers:
+        wake_ups.schedule(each, now)
+    wake_ups.arm()
+    async with asyncio.timeout(10):
+        await is_done.wait()
+    wake_ups.disarm()
+    assert [each for turn in turns for each in turn if not each.is_stranger] == known
+    assert [each for turn in turns for each in turn if each.is_stranger] == strangers
+    for turn in turns:
+        assert sum(each.is_stranger for each in turn) <= MAX_STRANGERS_WOKEN
+        assert sum(not each.is_stranger for each in turn) <= MAX_WOKEN
+
+
+async def test_who_was_cancelled_is_not_woken() -> None:
+    wake_ups = WakeUps(asyncio.get_running_loop(), lambda: None)
+    one, other = sleeper(), sleeper(is_stranger=True)
+    for each in (one, other):
+        wake_ups.schedule(each, 1.0)
+        wake_ups.cancel(each)
+    assert wake_ups.take_due(2.0) == []
