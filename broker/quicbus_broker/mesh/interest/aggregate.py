@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from quicbus_broker.mesh.interest.covering import CoverTree, has_wildcards
+from quicbus_broker.mesh.interest.tracked import TrackedDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Aggregate:
         self._changed: dict[str, None] = {}
         self._tree = CoverTree()
         """What is wanted and not leaving."""
-        self._covered: dict[str, tuple[str, bool]] = {}
+        self._covered: dict[str, tuple[str, bool]] = TrackedDict()
         self._below: dict[str, dict[str, None]] = {}
         self._childless: dict[str, None] = {}
         self._leaving: dict[str, bool | None] = {}

@@ -15,6 +15,7 @@ from quicbus.topics import REPLY_PREFIX
 from quicbus.wire.node_frames import InterestEntry, InterestPiece
 from quicbus_broker.mesh.interest.aggregate import Aggregate
 from quicbus_broker.mesh.interest.coarsening import coarse_filters
+from quicbus_broker.mesh.interest.tracked import TrackedDict
 from quicbus_broker.mesh.outputs import NewsLearned, SpreadReached
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ class OwnInterest:
         self._signing = signing
         self._config = config
         self._table = table
-        self._local: dict[_Key, _Local] = {}
+        self._local: dict[_Key, _Local] = TrackedDict()
         self._aggregate = Aggregate()
         self._plain = 0
-        self._groups: dict[_Key, bool] = {}
-        self._told: dict[_Key, bool] = {}
+        self._groups: dict[_Key, bool] = TrackedDict()
+        self._told: dict[_Key, bool] = TrackedDict()
         self._told_size = 0
         self._left_out: dict[_Key, None] = {}
         """What is wanted and not told: there is no room for it."""
