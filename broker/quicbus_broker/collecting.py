@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["Collections", "Scope", "collect_all", "collecting_in_quiet_moments"]
 
 LOOK_S = 0.1
+LOOK_WHEN_BUSY_S = 0.02
 """So often it is looked what is due."""
 QUIET_SHARE = 0.05
-"""Of a processor: a broker that took less since the last look is idle. 200 messages a second take it 0.06."""
+"""Of a processor: a broker that took less in the last `LOOK_S` is idle. 200 messages a second take it 0.06."""
 PENDING = 1
-"""Collections of younger objects since the last one of this kind, each after some 7,000 objects more: for less than
-that there is nothing to find."""
-PENDING_WHEN_BUSY = 4
-"""28,000 objects, which are visited in about 2 ms."""
+"""Collections of younger objects since the last one of this kind, each after some 7,000 objects more, which are visited
+in 1 to 2 ms: for less than that there is nothing to find."""
 REST = 100
 REST_WHEN_BUSY = 20
 REST_FROM_ALL_WHEN_BUSY = 500
@@ -59,10 +58,10 @@ class Collections:
 
     def due(self, pending: int, busy_share: float, now: float) -> Scope | None:
         """`pending`: collections of younger objects since the last one; `busy_share`: of a processor."""
-        least, rest = (PENDING, REST) if busy_share < QUIET_SHARE else (PENDING_WHEN_BUSY, REST_FROM_ALL_WHEN_BUSY)
-        if pending + self._set_aside >= least and self._has_rested(Scope.ALL, rest, now):
+        rest = REST if busy_share < QUIET_SHARE else REST_FROM_ALL_WHEN_BUSY
+        if pending + self._set_aside >= PENDING and self._has_rested(Scope.ALL, rest, now):
             return Scope.ALL
-        if pending >= PENDING_WHEN_BUSY and self._has_rested(Scope.NEW, REST_WHEN_BUSY, now):
+        if pending >= PENDING and self._has_rested(Scope.NEW, REST_WHEN_BUSY, now):
             return Scope.NEW
         return None
 
@@ -72,7 +71,7 @@ class Collections:
     def collected(self, scope: Scope, now: float, took_s: float) -> None:
         self._ended_at[scope] = now
         self._took_s[scope] = took_s
-        self._set_aside = 0 if scope is Scope.ALL else self._set_aside + PENDING_WHEN_BUSY
+        self._set_aside = 0 if scope is Scope.ALL else self._set_aside + PENDING
 
 
 @contextlib.asynccontextmanager
@@ -94,11 +93,14 @@ async def collecting_in_quiet_moments() -> AsyncIterator[None]:
 
 
 async def _collect_in_quiet_moments(collections: Collections) -> None:
-    looked_at, busy_s = time.monotonic(), time.process_time()
+    measured_at, busy_s, busy_share = time.monotonic(), time.process_time(), 0.0
     while True:
-        await asyncio.sleep(LOOK_S)
-        now, busy_now_s = time.monotonic(), time.process_time()
-        busy_share = (busy_now_s - busy_s) / max(now - looked_at, 1e-9)
+        await asyncio.sleep(LOOK_S if busy_share < QUIET_SHARE else LOOK_WHEN_BUSY_S)
+        now = time.monotonic()
+        if now - measured_at >= LOOK_S:
+            busy_now_s = time.process_time()
+            busy_share = (busy_now_s - busy_s) / (now - measured_at)
+            measured_at, busy_s = now, busy_now_s
         scope = collections.due(gc.get_count()[2], busy_share, now)
         if scope is not None:
             began = time.perf_counter()
@@ -107,7 +109,6 @@ async def _collect_in_quiet_moments(collections: Collections) -> None:
             else:
                 _collect_new()
             collections.collected(scope, time.monotonic(), time.perf_counter() - began)
-        looked_at, busy_s = time.monotonic(), time.process_time()
 
 
 def collect_all() -> None:

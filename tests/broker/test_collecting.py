@@ -12,7 +12,6 @@ import pytest
 from quicbus_broker import Broker, collecting
 from quicbus_broker.collecting import (
     PENDING,
-    PENDING_WHEN_BUSY,
     QUIET_SHARE,
     REST,
     REST_FROM_ALL_WHEN_BUSY,
@@ -48,13 +47,13 @@ def test_in_a_quiet_moment_little_is_enough_for_all_of_it() -> None:
 
 def test_while_it_is_busy_what_is_new_is_looked_at() -> None:
     rested = NOW + 1 + REST_WHEN_BUSY * TOOK_NEW_S
-    assert collected().due(PENDING_WHEN_BUSY, BUSY, rested) is Scope.NEW
-    assert collected().due(PENDING_WHEN_BUSY - 1, BUSY, rested) is None
+    assert collected().due(PENDING, BUSY, rested) is Scope.NEW
+    assert collected().due(PENDING - 1, BUSY, rested) is None
 
 
 def test_a_broker_that_is_never_quiet_looks_at_all_of_it_seldom() -> None:
     rested = NOW + 1 + REST_FROM_ALL_WHEN_BUSY * TOOK_ALL_S
-    assert collected().due(PENDING_WHEN_BUSY, BUSY, rested) is Scope.ALL
+    assert collected().due(PENDING, BUSY, rested) is Scope.ALL
 
 
 def test_what_was_set_aside_is_looked_at_though_nothing_new_is_made() -> None:
@@ -97,8 +96,9 @@ class Cycle:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "LOOK_S", 0.001)
-    for name in ("PENDING", "PENDING_WHEN_BUSY", "REST", "REST_WHEN_BUSY"):
+    for name in ("LOOK_S", "LOOK_WHEN_BUSY_S"):
+        monkeypatch.setattr(collecting, name, 0.001)
+    for name in ("PENDING", "REST", "REST_WHEN_BUSY"):
         monkeypatch.setattr(collecting, name, 0)
 
 
