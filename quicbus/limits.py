@@ -103,9 +103,9 @@ HANDSHAKE_SHARE = 0.5
 """Of the loop's time: 10,000 clients come back within half a minute, and those that are there keep the other half."""
 ANSWER_SHARE = 0.2
 """Of the loop's time for Retry and version negotiation, at 20 to 40 us each: 5,000 to 10,000 a second."""
-STRANGERS_TURN_S = 0.002
+STRANGERS_TURN_S = 0.001
 """Of one turn, after all connections were served: what a handshake adds to the latency of everyone else."""
-SLICE_S = 0.002
+SLICE_S = 0.001
 """Of one turn: what one session's input may take before that of others comes, and what all that wait take together."""
 LEAST_SLICE_S = 0.00025
 """What the input of one more session may take in a turn whose slice others have used up: a few dozen messages."""

@@ -111,6 +111,20 @@ def test_what_comes_in_one_turn_shares_a_slice_and_each_has_a_little_of_its_own(
     assert len(sent_now(modest)) == first, "a new turn has a new slice"
 
 
+def test_while_some_wait_what_comes_has_only_the_little_of_its_own() -> None:
+    broker = FakeBroker()
+    greedy, modest, alone = broker.client(), broker.client(), broker.client()
+    broker.work_s = limits.LEAST_SLICE_S / (SOME - 0.5)
+    greedy.write(*[Ping(id=id) for id in range(100)])
+    assert len(sent_now(greedy)) > SOME
+    modest.write(*[Ping(id=id) for id in range(100)])
+    assert 1 <= len(sent_now(modest)) <= SOME
+
+    broker.turn()
+    alone.write(*[Ping(id=id) for id in range(100)])
+    assert len(sent_now(alone)) > SOME, "nobody waits any more"
+
+
 def test_all_who_wait_share_one_slice_of_a_turn() -> None:
     broker = sliced()
     greedy = [broker.client() for _ in range(10)]

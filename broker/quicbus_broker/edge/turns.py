@@ -2,7 +2,8 @@
 
 Pure: the clock measures work, and `call_soon` has the event loop call back after what else is due. Those who wait share
 one slice of each turn of the loop, round robin: however many they are, the messages of all others go in between. What
-comes in one turn shares another, and each session has a little of its own: a message or two need not wait for floods.
+comes in one turn shares another, which is none while some wait, and each session has a little of its own: a message or
+two need not wait for floods.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Turns:
             return math.inf
         now = self.clock()
         if self._first_end is None:
-            self._first_end = now + limits.SLICE_S
+            self._first_end = now if self._waiting else now + limits.SLICE_S
         return max(self._first_end, now + limits.LEAST_SLICE_S)
 
     def turn_ended(self) -> None:

@@ -23,8 +23,8 @@ CACHED_TOPICS = 65_536
 CACHED_TOPICS_SIZE = 8 * 1024 * 1024
 """Bytes of topics in the cache: a topic may have 64 KiB."""
 
-PIECE_STEPS = 1024
-"""Of a match, done at once: 0.4 ms. A table of ten thousand usual filters is matched in ten."""
+PIECE_STEPS = 512
+"""Of a match, done at once: 0.2 ms. A table of ten thousand usual filters is matched in twenty."""
 
 _REPLY_PREFIX = REPLY_PREFIX.encode()
 
