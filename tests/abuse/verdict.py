@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from tests.abuse.arena import Outcome
     from tests.abuse.attackers import Attack
 
-__all__ = ["RATIO_MAX", "RESIDENT_GROWTH", "after_any", "after_small", "after_strong"]
+__all__ = ["QUIET_MS", "RATIO_MAX", "RESIDENT_GROWTH", "after_any", "after_small", "after_strong"]
 
 RATIO_MAX = 5.0
 """Of the good pair's p99 under attack to the quiet one."""
-QUIET_MS = 2.0
+QUIET_MS = 1.0
 """A quiet p99 below it counts as this: a ratio of fractions of a millisecond is the scheduler's."""
 RESIDENT_GROWTH = 64 * 1024 * 1024
 """What a broker may keep of an attack: memory that the allocator holds for the next one."""
