@@ -218,7 +218,7 @@ class Endpoint:
             self._dispatch(part, segment_size, identifier, path, now)
 
     def turn_ended(self, *, is_behind: bool = False) -> None:
-        self._turns_behind = self._turns_behind + 1 if is_behind else 0
+        self._turns_behind = self._turns_behind + 1 if is_behind or self._excess else 0
         self._excess.turn_ended()
         before, self._read_before = self._read_before, self.counters.datagrams_received
         if self.listener is None and self._read_before == before + 1:
@@ -309,11 +309,12 @@ class Endpoint:
     # --- the turn ---------------------------------------------------------------------------------------------------
 
     def _run_scheduled_turn(self) -> None:
+        self._turn = None
         self._excess.work()
         self._run_turn()
 
     def _run_turn(self) -> None:
-        if self._turn is not None:
+        if self._turn is not None and not self._excess:  # What waits has only the scheduled turn to go on.
             self._turn.cancel()
             self._turn = None
         if self._is_in_turn:
@@ -411,7 +412,7 @@ class Endpoint:
 
     def _on_time(self) -> None:
         now = self._loop.time()
-        for connection in self._wake_ups.take_due(now):
+        for connection in self._wake_ups.take_due(now, is_busy=bool(self._excess)):
             when = connection.deadline()
             if when is not None and when > now:
                 self._wake_ups.schedule(connection, when)

@@ -39,9 +39,13 @@ class WakeUps:
         self._known.cancel(connection)
         self._strangers.cancel(connection)
 
-    def take_due(self, now: float) -> list[EndpointConnection]:
-        """Return some whose time has come, earliest first; each has to be scheduled anew."""
-        return [*self._known.pop_due(now, MAX_WOKEN), *self._strangers.pop_due(now, MAX_STRANGERS_WOKEN)]
+    def take_due(self, now: float, *, is_busy: bool = False) -> list[EndpointConnection]:
+        """Return some whose time has come, earliest first; each has to be scheduled anew.
+
+        `is_busy`: datagrams wait, which come first; then one of each queue goes on.
+        """
+        known, strangers = (1, 1) if is_busy else (MAX_WOKEN, MAX_STRANGERS_WOKEN)
+        return [*self._known.pop_due(now, known), *self._strangers.pop_due(now, strangers)]
 
     def arm(self) -> None:
         """Set the timer for the earliest."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import quicbus
 from quicbus import limits
+from quicbus.transport import excess
 from tests.client.brokers import broker_in_process
 from tests.performance.counting import count_calls, count_peak, count_traffic
 
@@ -56,6 +57,7 @@ CASES = {
 async def measure(case: Case, engine: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Return what a thousand messages take, and a round at its peak, by the names of `limits.MARGINS`."""
     monkeypatch.setattr(limits, "SLICE_S", math.inf)
+    monkeypatch.setattr(excess, "FEED_S", math.inf)
     traffic = count_traffic(monkeypatch)
     async with _running(case, engine, folder) as one_round:
         for _ in range(WARM_REQUESTS if case.is_request else WARM_ROUNDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -253,10 +254,15 @@ async def test_a_connection_that_heard_nothing_is_left_alone(bench: Bench) -> No
     assert (one.transmits, other.transmits, idle.writes) == (1, 0, 0)
 
 
-async def test_a_burst_of_one_connection_goes_on_after_others_were_served(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(excess, "FEED_S", 0.0)
+@pytest.fixture
+def slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each look at the clock take more than half of the time for what arrives in a turn."""
+    clock = itertools.count(0.0, 0.6 * excess.FEED_S)
+    monkeypatch.setattr(bench.endpoint, "_excess", excess.Excess(bench.endpoint._feed_now, lambda: next(clock)))
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_burst_of_one_connection_goes_on_after_others_were_served(bench: Bench) -> None:
     (greedy, _), (modest, session) = await bench.dial(2)
     for number in range(5):
         bench.feed(greedy, bytes((number,)))
@@ -264,23 +270,60 @@ async def test_a_burst_of_one_connection_goes_on_after_others_were_served(
         bench.feed(modest)
     modest.events.append(StreamData(3, b"x", ended=False))
     bench.endpoint.turn_ended()
-    assert (len(greedy.fed), len(modest.fed)) == (1, 1)
+    assert (len(greedy.fed), len(modest.fed)) == (2, 1)
     assert session.all_received == b"x"
     await eventually(lambda: len(greedy.fed) == 5)
     assert [datagram[-1] for datagram in greedy.fed] == list(range(5))
     assert len(modest.fed) == 2
 
 
-async def test_what_waits_of_a_connection_goes_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(excess, "FEED_S", 0.0)
+@pytest.mark.usefixtures("slow")
+async def test_what_waits_goes_on_however_often_others_have_turns(bench: Bench) -> None:
+    [(greedy, _)] = await bench.dial(1)
+    loop = asyncio.get_running_loop()
+    is_over = asyncio.Event()
+    turns = 0
+
+    def another() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 20:
+            is_over.set()
+            return
+        loop.call_soon(another)  # before what the turn schedules
+        bench.endpoint.turn_ended()
+
+    for _ in range(5):
+        bench.feed(greedy)
+    another()
+    await is_over.wait()
+    assert len(greedy.fed) == 5
+
+
+@pytest.mark.usefixtures("slow")
+async def test_strangers_wait_while_datagrams_of_connections_do(bench: Bench) -> None:
+    [(greedy, _)] = await bench.dial(1)
+    datagram = initial(version=MEMORY_VERSION)
+    bench.endpoint.received(datagram, len(datagram), PATH)
+    for _ in range(5):
+        bench.feed(greedy)
+    bench.endpoint.turn_ended()
+    assert bench.engine.accepted == []
+    await eventually(lambda: len(greedy.fed) == 5)
+    bench.endpoint.turn_ended()
+    assert len(bench.engine.accepted) == 1
+
+
+@pytest.mark.usefixtures("slow")
+async def test_what_waits_of_a_connection_goes_with_it(bench: Bench) -> None:
     [(quic, session)] = await bench.dial(1)
-    for _ in range(3):
+    for _ in range(5):
         bench.feed(quic)
     quic.events.append(Terminated(0, "", is_application=True, is_local=False))
     bench.endpoint.turn_ended()
     assert session.termination is not None
     await asyncio.sleep(0)
-    assert len(quic.fed) == 1
+    assert len(quic.fed) == 2
     assert bench.endpoint.statistics().connections == 0
 
 

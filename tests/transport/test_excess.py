@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from quicbus.transport import excess
-from quicbus.transport.excess import FEED_S, Excess
+from quicbus.transport.excess import FEED_OTHERS_S, FEED_S, Excess
 from quicbus.transport.network import Path
 
 if TYPE_CHECKING:
@@ -57,6 +57,18 @@ def test_once_a_turn_has_taken_its_time_only_those_who_had_nothing_yet_are_fed()
     bench.arrive("other", b"b", b"c")
     assert bench.take_fed() == [("greedy", each) for each in numbered(FITTING)] + [("modest", b"a"), ("other", b"b")]
     assert bench.excess
+
+
+def test_of_very_many_who_had_nothing_yet_the_last_wait() -> None:
+    bench = Bench()
+    names = [f"{number}" for number in range(10 * FITTING)]
+    for name in names:
+        bench.arrive(name, b"x")
+    fed = bench.take_fed()
+    assert FITTING < len(fed) <= 1 + FITTING * FEED_OTHERS_S / FEED_S < len(names)
+    while bench.excess:
+        bench.excess.work()
+    assert [name for name, _ in fed + bench.fed] == names
 
 
 def test_what_waits_goes_on_in_order_each_in_turn_for_the_time_of_a_turn() -> None:
