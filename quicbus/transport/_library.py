@@ -115,6 +115,8 @@ class LibraryConnection:
         "rejected_size",
     )
 
+    _circles: ClassVar[tuple[str, ...]] = ()
+    """Attributes of the library's connection whose parts refer to each other."""
     _mapping: ClassVar[dict[type, Callable[[LibraryConnection, Any], seam.EngineEvent | None]]]
 
     def __init__(
@@ -363,7 +365,11 @@ class LibraryConnection:
         if self._qlog is not None:
             self._qlog.write()
             self._qlog = None
-        vars(self._quic).clear()
+        held = vars(self._quic)
+        circles = [held[name] for name in self._circles if held[name] is not None]
+        held.clear()
+        for circle in circles:
+            vars(circle).clear()
 
     def _repeated_close(self) -> list[bytes]:
         # RFC 9000 section 10.2.1: the close may be lost, so it is said again, to the 1st, 2nd, 4th, 8th ... datagram.

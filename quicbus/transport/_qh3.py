@@ -100,6 +100,8 @@ def _takes_all_sizes(parameters: bytes) -> bytes:
 class Qh3Connection(_library.LibraryConnection):
     __slots__ = ()
 
+    _circles = ("_tls",)
+
     @property
     def unsent_size(self) -> int:
         return 0 if self._was_told else cast("int", cast("Any", self._quic).get_send_buffer_size())

@@ -6,6 +6,8 @@ import gc
 import weakref
 from typing import TYPE_CHECKING
 
+import pytest
+
 from quicbus import limits
 from quicbus.identity import Authority, Verifier, sign_proof
 from quicbus.testing.pipe import CHANNEL_BINDING
@@ -18,6 +20,8 @@ from tests.broker.fakes import NODE, FakeBroker
 from tests.broker.mesh.linked import node_credential
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from quicbus.wire.frames import Frame
     from quicbus_broker.edge.nodes import NodeArrival
 
@@ -205,19 +209,34 @@ class Arriving:
         self.client.write(hello, *([then] if then else []))
 
 
-def test_nothing_keeps_a_session_that_has_ended() -> None:
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collections")
+@pytest.mark.parametrize("is_proven", [True, False], ids=["proven", "without a proof"])
+@pytest.mark.parametrize("is_refused", [True, False], ids=["closed here", "closed there"])
+def test_a_session_that_has_ended_waits_for_no_collection(*, is_proven: bool, is_refused: bool) -> None:
     broker = FakeBroker()
     authority = Authority.create()
     client = broker.connect(Verifier(authority.certificate_pem, authority.mesh))
     alice = authority.issue_client("alice")
-    signature = sign_proof(alice, CHANNEL_BINDING, "client")
-    client.write(Hello(version=1, kind="client", agent="test", chain=alice.chain_der, signature=signature))
-    assert client.session.publisher is not None
+    if is_proven:
+        signature = sign_proof(alice, CHANNEL_BINDING, "client")
+        client.write(Hello(version=1, kind="client", agent="test", chain=alice.chain_der, signature=signature))
+        client.subscribe("t")
+        client.publish("t", b"x")
+        assert client.messages() == [b"x"]
     session = weakref.ref(client.session)
 
-    client.session.closed(Terminated(0, "", is_application=True, is_local=False))
+    if is_refused:
+        client.session.refuse(CloseCode.LIMIT_EXCEEDED, "too much")
+    client.session.closed(Terminated(0, "", is_application=True, is_local=is_refused))
+    broker.turn()
     broker.clients.clear()
     del client
-    gc.collect()
 
     assert session() is None

@@ -7,8 +7,7 @@ import os
 import random
 import weakref
 from dataclasses import replace
-from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +16,9 @@ from quicbus.exceptions import LimitExceeded
 from quicbus.transport import engine as seam
 from quicbus.transport.engines import engine_named
 from tests.transport.pump import Pump, Side, dialing, encrypted_pairing, every_engine, every_pairing, listening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GARBAGE_ROUNDS = int(os.environ.get("QUICBUS_GARBAGE_ROUNDS", "300"))
 
@@ -278,16 +280,22 @@ def test_a_stateless_reset_is_reported_by_qh3_as_an_end_that_is_nobodys_close() 
     assert pump.dialer.end.reason
 
 
+def held_by_aioquic(library: Any) -> list[object]:
+    return [library._loss, library.tls]
+
+
+def held_by_qh3(library: Any) -> list[object]:
+    return [library._tls, library._tls.tls]
+
+
 @pytest.mark.parametrize("closing", ["dialer", "listener"])
-def test_once_its_end_was_told_what_aioquic_held_waits_for_no_collection(closing: str) -> None:
-    pump = Pump("aioquic", "aioquic").connected()
+@pytest.mark.parametrize(("engine", "held_by"), [("aioquic", held_by_aioquic), ("qh3", held_by_qh3)])
+def test_once_its_end_was_told_what_a_library_held_waits_for_no_collection(
+    engine: str, held_by: Callable[[Any], list[object]], closing: str
+) -> None:
+    pump = Pump(engine, engine).connected()
     sides = pump.both()
-    parts = [
-        weakref.ref(part)
-        for side in sides
-        for part in vars(side.connection._quic).values()  # type: ignore[attr-defined]
-        if type(part).__module__ in {"aioquic.quic.recovery", "aioquic.tls"} and not isinstance(part, Enum)
-    ]
+    parts = [weakref.ref(part) for side in sides for part in held_by(side.connection._quic)]  # type: ignore[attr-defined]
     ids = [side.connection.connection_ids for side in sides]
     assert len(parts) == 4
     gc.collect()

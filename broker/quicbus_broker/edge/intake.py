@@ -55,7 +55,7 @@ class Intake:
         self.lanes_size = 0
         """Bytes that wait; an input that was begun counts until it is done."""
         self._turns = turns
-        self._waiter = waiter
+        self._waiter: Waiter | None = waiter
         self._end: float | None = None
         self._cut: _Cut | None = None
         self._inputs: deque[Input] = deque()
@@ -119,8 +119,9 @@ class Intake:
         return source
 
     def close(self) -> None:
-        """Forget what waits; nothing more comes."""
+        """Forget what waits, and who waits for it; nothing more comes."""
         self._is_closed = True
+        self._waiter = None
         self._cut = None
         self._inputs.clear()
         self.waits = False
@@ -148,6 +149,6 @@ class Intake:
             self.lanes_size += size
 
     def _wait(self) -> None:
-        if not self.waits:
+        if not self.waits and self._waiter is not None:
             self.waits = True
             self._turns.wait(self._waiter)

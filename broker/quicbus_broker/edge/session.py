@@ -209,6 +209,8 @@ class Session:
             self._intake.turn_ended()
             if self._leave_further():
                 self._turns.wait(self)
+        else:
+            self._intake.close()
 
     # --- work by the slice ------------------------------------------------------------------------------------------
 
@@ -236,6 +238,7 @@ class Session:
         if self._intake.waits:
             return True
         self._admission.exchange.forget(publisher)
+        self._intake.close()
         return False
 
     def _go_on(self) -> None:
