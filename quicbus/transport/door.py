@@ -107,6 +107,8 @@ class Door:
         self.admission = admission
         self.accepted = 0
         """Accepted connections that are not forgotten."""
+        self.waiting = 0
+        """Datagrams that there are for `work` to deal with."""
         self._owner = owner
         self._settings = settings
         self._clock = clock
@@ -120,11 +122,6 @@ class Door:
     def half_open(self) -> int:
         """Connections that were accepted and have not proved who they are."""
         return len(self._strangers)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether there is something for `work` to do."""
-        return bool(self._of_strangers or self._with_token or self._without_token)
 
     # --- what arrives -----------------------------------------------------------------------------------------------
 
@@ -151,12 +148,16 @@ class Door:
                 if self.admission.is_flooded(now):
                     counters.drop("flood")
                     continue
-            if not queue.put(_Waiting(None, datagram, len(datagram), path)):
+            if queue.put(_Waiting(None, datagram, len(datagram), path)):
+                self.waiting += 1
+            else:
                 counters.drop("flood")
 
     def defer(self, connection: EndpointConnection, buffer: bytes, segment_size: int, path: Path) -> None:
         """Take datagrams of a connection that has not proved yet who it is."""
-        if not self._of_strangers.put(_Waiting(connection, buffer, segment_size, path)):
+        if self._of_strangers.put(_Waiting(connection, buffer, segment_size, path)):
+            self.waiting += 1
+        else:
             self._owner.counters.drop("flood", -(-len(buffer) // segment_size))
 
     # --- what becomes of it -----------------------------------------------------------------------------------------
@@ -165,8 +166,9 @@ class Door:
         """Deal with those who wait, for a bounded time. Returns when it began, by the clock that measures: for `worked`
         once the endpoint has sent what came of it."""
         began = self._clock()
-        while self.is_waiting:
+        while self.waiting:
             entry = next(queue for queue in self._queues if queue).pop()
+            self.waiting -= 1
             if entry.connection is not None:
                 self._serve(entry.connection, entry, now)
             else:

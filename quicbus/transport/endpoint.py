@@ -218,7 +218,7 @@ class Endpoint:
             self._dispatch(part, segment_size, identifier, path, now)
 
     def turn_ended(self, *, is_behind: bool = False) -> None:
-        self._turns_behind = self._turns_behind + 1 if is_behind or self._excess else 0
+        self._turns_behind = self._turns_behind + 1 if is_behind or self._excess.waiting else 0
         self._excess.turn_ended()
         before, self._read_before = self._read_before, self.counters.datagrams_received
         if self.listener is None and self._read_before == before + 1:
@@ -314,7 +314,7 @@ class Endpoint:
         self._run_turn()
 
     def _run_turn(self) -> None:
-        if self._turn is not None and not self._excess:  # What waits has only the scheduled turn to go on.
+        if self._turn is not None and not self._excess.waiting:  # What waits has only the scheduled turn to go on.
             self._turn.cancel()
             self._turn = None
         if self._is_in_turn:
@@ -323,7 +323,7 @@ class Endpoint:
         now = self._loop.time()
         try:
             self._serve(now)
-            if self._door.is_waiting and not 0 < self._turns_behind <= MAX_TURNS_BEHIND:
+            if self._door.waiting and not 0 < self._turns_behind <= MAX_TURNS_BEHIND:
                 began = self._door.work(now)
                 self._serve(now)
                 self._door.worked(began)
@@ -333,7 +333,7 @@ class Endpoint:
             self._is_in_turn = False
         if not self._is_closed:
             self._wake_ups.arm()
-        if self._dirty or self._touched or self._excess or (self._door.is_waiting and not self._turns_behind):
+        if self._dirty or self._touched or self._excess.waiting or (self._door.waiting and not self._turns_behind):
             self._schedule_turn()
 
     def _serve(self, now: float) -> None:
@@ -412,7 +412,7 @@ class Endpoint:
 
     def _on_time(self) -> None:
         now = self._loop.time()
-        for connection in self._wake_ups.take_due(now, is_busy=bool(self._excess)):
+        for connection in self._wake_ups.take_due(now, is_busy=bool(self._excess.waiting)):
             when = connection.deadline()
             if when is not None and when > now:
                 self._wake_ups.schedule(connection, when)

@@ -33,7 +33,7 @@ MAX_SIZE = 4 * 1024 * 1024
 class Excess(Generic[T]):
     """Of the connections of one endpoint. `feed` takes a connection, datagrams, their size and their path."""
 
-    __slots__ = ("_began", "_clock", "_feed", "_heavy", "_size", "_waiting")
+    __slots__ = ("_began", "_clock", "_feed", "_heavy", "_size", "waiting")
 
     def __init__(
         self, feed: Callable[[T, bytes, int, Path], None], clock: Callable[[], float] = time.perf_counter
@@ -44,23 +44,21 @@ class Excess(Generic[T]):
         self._size = 0
         self._heavy: frozenset[T] = frozenset()
         """Had more than one buffer waiting when the turn before ended: what arrives of them waits at once."""
-        self._waiting: dict[T, deque[tuple[bytes, int, Path]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: dict[T, deque[tuple[bytes, int, Path]]] = {}
+        """Datagrams with their size and path, of each connection that has some."""
 
     def arrived(self, connection: T, buffer: bytes, segment_size: int, path: Path, *, was_fed: bool) -> None:
         """Feed these datagrams now or later. `was_fed`: the connection had others in this turn."""
-        queue = self._waiting.get(connection) if self._waiting else None
+        queue = self.waiting.get(connection) if self.waiting else None
         if queue is None:
             if self._began is None:
                 self._began, took_s = self._clock(), 0.0
             else:
                 took_s = self._clock() - self._began
             if took_s >= (FEED_S if was_fed else FEED_OTHERS_S) or connection in self._heavy:
-                queue = self._waiting[connection] = deque()
+                queue = self.waiting[connection] = deque()
         if queue is not None and self._size + len(buffer) > MAX_SIZE:
-            while connection in self._waiting:
+            while connection in self.waiting:
                 self._feed_next(connection)
             queue = None
         if queue is None:
@@ -72,26 +70,26 @@ class Excess(Generic[T]):
     def turn_ended(self) -> None:
         """All that arrived in this turn was fed, or waits."""
         self._began = None
-        if self._waiting or self._heavy:
-            self._heavy = frozenset([each for each, queue in self._waiting.items() if len(queue) > 1])
+        if self.waiting or self._heavy:
+            self._heavy = frozenset([each for each, queue in self.waiting.items() if len(queue) > 1])
 
     def work(self) -> None:
         """Feed what waits, a buffer of each connection in turn, for `FEED_S`."""
-        if not self._waiting:
+        if not self.waiting:
             return
         end = self._clock() + FEED_S
-        while self._waiting:
-            self._feed_next(next(iter(self._waiting)))
+        while self.waiting:
+            self._feed_next(next(iter(self.waiting)))
             if self._clock() >= end:
                 break
 
     def forget(self, connection: T) -> None:
-        self._size -= sum(len(buffer) for buffer, _, _ in self._waiting.pop(connection, ()))
+        self._size -= sum(len(buffer) for buffer, _, _ in self.waiting.pop(connection, ()))
 
     def _feed_next(self, connection: T) -> None:
-        queue = self._waiting.pop(connection)
+        queue = self.waiting.pop(connection)
         datagrams = queue.popleft()
         self._size -= len(datagrams[0])
         if queue:
-            self._waiting[connection] = queue
+            self.waiting[connection] = queue
         self._feed(connection, *datagrams)

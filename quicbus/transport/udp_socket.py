@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from quicbus.transport.network import Path, is_this_host, plain_address, source_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from quicbus.transport.connection import Address
     from quicbus.transport.network import DatagramReceiver
@@ -229,7 +229,13 @@ class UdpSocket:
         return source_address(path.peer)
 
     def send(self, path: Path, datagrams: list[bytes]) -> None:
-        for group in segment_groups(datagrams) if self._can_segment else ([datagram] for datagram in datagrams):
+        if len(datagrams) == 1:
+            groups: Iterable[list[bytes]] = (datagrams,)
+        elif self._can_segment:
+            groups = segment_groups(datagrams)
+        else:
+            groups = ([datagram] for datagram in datagrams)
+        for group in groups:
             if self._unsent or not self._send_group(path, group):
                 self._keep(path, group)
 

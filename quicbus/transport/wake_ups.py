@@ -29,11 +29,14 @@ class WakeUps:
         self._known: TimerQueue[EndpointConnection] = TimerQueue()
         self._strangers: TimerQueue[EndpointConnection] = TimerQueue()
         self._timer: Handle | None = None
-        self._timer_at = 0.0
+        self._armed_for = 0.0
+        self._is_armed = False
+        """The timer comes no later than the earliest: nothing was scheduled that is earlier."""
 
     def schedule(self, connection: EndpointConnection, when: float) -> None:
         """Wake it then, or earlier."""
-        (self._strangers if connection.is_stranger else self._known).schedule(connection, when)
+        if (self._strangers if connection.is_stranger else self._known).schedule(connection, when):
+            self._is_armed = False
 
     def cancel(self, connection: EndpointConnection) -> None:
         self._known.cancel(connection)
@@ -49,23 +52,27 @@ class WakeUps:
 
     def arm(self) -> None:
         """Set the timer for the earliest."""
+        if self._is_armed:
+            return
         when = self._known.earliest()
         of_stranger = self._strangers.earliest()
         if of_stranger is not None and (when is None or of_stranger < when):
             when = of_stranger
-        if self._timer is not None:
-            if when is not None and self._timer_at <= when:
-                return  # It comes too early and is set again then: dearer to move at each datagram.
+        # A timer that comes too early is set again then: it would be dearer to move it at each datagram.
+        if self._timer is None or when is None or when < self._armed_for:
             self.disarm()
-        if when is not None:
-            self._timer_at = to_tick(when)
-            self._timer = self._loop.call_at(self._timer_at, self._fire)
+            if when is not None:
+                self._armed_for = when
+                self._timer = self._loop.call_at(to_tick(when), self._fire)
+        self._is_armed = True
 
     def disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._is_armed = False
 
     def _fire(self) -> None:
         self._timer = None
+        self._is_armed = False
         self._on_time()

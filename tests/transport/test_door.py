@@ -92,7 +92,7 @@ class Endpoint:
         self.door.worked(self.door.work(self.now))
 
     def turns(self) -> None:
-        while self.door.is_waiting:
+        while self.door.waiting:
             self.now += 0.01
             self.turn()
 
@@ -107,7 +107,7 @@ def test_nothing_is_done_for_strangers_until_it_is_their_turn() -> None:
     assert endpoint.guests == []
     endpoint.turn()
     assert endpoint.served == [(0, first(1))]
-    assert not endpoint.door.is_waiting
+    assert not endpoint.door.waiting
     assert endpoint.door.half_open == 1
 
 
@@ -141,7 +141,7 @@ def test_a_turn_takes_bounded_time_and_the_rest_waits_for_the_next() -> None:
     assert len(endpoint.guests) == 2
     endpoint.turn()
     assert len(endpoint.guests) == 4
-    assert endpoint.door.is_waiting
+    assert endpoint.door.waiting
 
 
 def test_handshakes_take_no_more_than_their_share_and_dialers_may_try_again() -> None:

@@ -56,7 +56,7 @@ def test_once_a_turn_has_taken_its_time_only_those_who_had_nothing_yet_are_fed()
     bench.arrive("modest", b"a")
     bench.arrive("other", b"b", b"c")
     assert bench.take_fed() == [("greedy", each) for each in numbered(FITTING)] + [("modest", b"a"), ("other", b"b")]
-    assert bench.excess
+    assert bench.excess.waiting
 
 
 def test_of_very_many_who_had_nothing_yet_the_last_wait() -> None:
@@ -66,7 +66,7 @@ def test_of_very_many_who_had_nothing_yet_the_last_wait() -> None:
         bench.arrive(name, b"x")
     fed = bench.take_fed()
     assert FITTING < len(fed) <= 1 + FITTING * FEED_OTHERS_S / FEED_S < len(names)
-    while bench.excess:
+    while bench.excess.waiting:
         bench.excess.work()
     assert [name for name, _ in fed + bench.fed] == names
 
@@ -81,7 +81,7 @@ def test_what_waits_goes_on_in_order_each_in_turn_for_the_time_of_a_turn() -> No
     assert bench.take_fed() == [("first", b"4"), ("second", b"1"), ("first", b"5"), ("second", b"2")]
     bench.excess.work()
     assert bench.take_fed() == [("first", b"6"), ("second", b"3")]
-    assert not bench.excess
+    assert not bench.excess.waiting
     bench.excess.work()
     assert not bench.fed
 
@@ -103,7 +103,7 @@ def test_who_left_much_waiting_waits_in_the_next_turn_too_and_not_for_ever() -> 
     bench.end_turn()
     bench.excess.work()
     bench.take_fed()
-    assert not bench.excess
+    assert not bench.excess.waiting
     bench.arrive("greedy", b"x")
     assert not bench.fed, "it was heavy when the turn before ended"
     bench.end_turn()
@@ -120,7 +120,7 @@ def test_over_the_bound_of_memory_datagrams_are_fed_in_order_and_none_is_dropped
     bench = Bench()
     bench.arrive("greedy", *numbered(FITTING + 20)[:FITTING], b"abc", b"de", b"f")
     assert bench.take_fed()[FITTING:] == [("greedy", b"abc"), ("greedy", b"de"), ("greedy", b"f")]
-    assert not bench.excess
+    assert not bench.excess.waiting
     bench.arrive("greedy", b"ghijk")
     assert not bench.fed, "nothing of what was fed counts any more"
 
@@ -131,7 +131,7 @@ def test_nothing_of_a_connection_that_is_gone_is_kept(monkeypatch: pytest.Monkey
     bench.arrive("greedy", *numbered(FITTING), b"abcde")
     bench.excess.forget("greedy")
     bench.excess.forget("never seen")
-    assert not bench.excess
+    assert not bench.excess.waiting
     bench.take_fed()
     bench.arrive("other", b"1", b"abcde")
     assert bench.take_fed() == [("other", b"1")], "there is room again"
@@ -151,6 +151,6 @@ def test_whatever_arrives_when_each_connection_gets_its_own_in_order() -> None:
             bench.end_turn()
         if chance.random() < 0.05:
             bench.excess.work()
-    while bench.excess:
+    while bench.excess.waiting:
         bench.excess.work()
     assert {name: [buffer for each, buffer in bench.fed if each == name] for name in sent} == sent

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 from quicbus.transport.wake_ups import MAX_STRANGERS_WOKEN, MAX_WOKEN, WakeUps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quicbus.transport.endpoint_connection import EndpointConnection
 
 
@@ -68,3 +70,36 @@ async def test_who_was_cancelled_is_not_woken() -> None:
         wake_ups.schedule(each, 1.0)
         wake_ups.cancel(each)
     assert wake_ups.take_due(2.0) == []
+
+
+class CountingLoop:
+    """Sets timers that never come, and counts them."""
+
+    def __init__(self) -> None:
+        self.timers: list[float] = []
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> CountingLoop:
+        self.timers.append(when)
+        return self
+
+    def cancel(self) -> None: ...
+
+
+def test_the_timer_is_set_again_only_for_a_time_that_is_nearer() -> None:
+    loop = CountingLoop()
+    wake_ups = WakeUps(cast("asyncio.AbstractEventLoop", loop), lambda: None)
+    one, other = sleeper(), sleeper(is_stranger=True)
+    for connection, when in ((one, 5.0004), (one, 6.0), (other, 5.5), (one, 5.0004), (other, 7.0)):
+        wake_ups.schedule(connection, when)
+        wake_ups.arm()
+    assert loop.timers == [5.001]
+    wake_ups.schedule(other, 4.0)
+    wake_ups.arm()
+    assert loop.timers == [5.001, 4.0]
+    wake_ups.cancel(other)
+    wake_ups.schedule(other, 5.0)
+    wake_ups.arm()
+    assert loop.timers == [5.001, 4.0], "it comes at 4, too early, and is set again then"
+    wake_ups.disarm()
+    wake_ups.arm()
+    assert loop.timers == [5.001, 4.0, 5.0]
