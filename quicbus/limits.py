@@ -11,6 +11,8 @@ MAX_MESSAGE_SIZE = 1024 * 1024
 """Payload bytes of one message unless the broker is set otherwise."""
 MAX_MESSAGE_SIZE_CEILING = 64 * 1024 * 1024
 """The largest `max_message_size` that may be set: a record is held whole in memory at the edge."""
+MIN_OWN_MESSAGE_SIZE = 32 * 1024
+"""What `max_message_size` is at least for a node itself: nodes ask each other for certificates in 1 to 3 KB."""
 MAX_HEADERS_SIZE = 16 * 1024
 """Encoded bytes of the headers of one message."""
 BATCH_OVERHEAD = 64 * 1024

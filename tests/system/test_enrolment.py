@@ -129,6 +129,25 @@ async def test_nodes_renew_their_certificates_also_one_that_has_expired(first: B
             await eventually(lambda: issued.find(tokyo.node) and issued.find(lima.node))
 
 
+async def test_a_small_bound_on_messages_keeps_nobody_from_joining_and_renewing(
+    first: BrokerProcess, tmp_path: Path
+) -> None:
+    small = ["--max-message-size", "20"]
+    first.stop()
+    due = aged_folder(load_authority(first.data_dir), tmp_path / "due", "lima", 29)
+    with (
+        BrokerProcess(data_dir=first.data_dir, engine=FIRST_ENGINE, options=small) as strict,
+        BrokerProcess(data_dir=due, engine=SECOND_ENGINE, options=small, seeds=[strict.address]) as lima,
+    ):
+        async with asyncio.timeout(DEADLINE_S):
+            await eventually(lambda: lives(due / "credential.pem"))
+            await wait_members(lima, linked(strict.ready["name"]))
+            text = token(strict, "--role", "client", "--name", "alice", "--seed", lima.address)
+            ended = await asyncio.to_thread(enroll, text, tmp_path, engine=SECOND_ENGINE)
+    assert ended.code == 0, ended
+    assert Credential.load(tmp_path / "alice.pem").name == "alice"
+
+
 @pytest.mark.parametrize("age_days", [29, 40], ids=["due", "expired"])
 async def test_a_client_rewrites_its_file_while_its_session_goes_on(
     first: BrokerProcess, tmp_path: Path, age_days: int

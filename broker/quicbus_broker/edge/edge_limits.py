@@ -51,6 +51,7 @@ class EdgeLimits:
         """For `broker.bus`, by which the node itself asks and answers: no limit of clients holds it."""
         return replace(
             self,
+            max_message_size=max(self.max_message_size, limits.MIN_OWN_MESSAGE_SIZE),
             max_subscriptions=limits.MAX_SUBSCRIPTIONS,
             max_filter_size=limits.MAX_TOPIC_SIZE,
             max_filters_size=max(self.max_filters_size, limits.MAX_FILTERS_SIZE),
