@@ -152,10 +152,14 @@ class FakeBroker:
                     client.session.before_transmit()
 
     def next_slice(self) -> None:
-        """Begin the next turn of the event loop."""
-        soon, self._soon[:] = list(self._soon), []
-        for callback in soon:
-            callback()
+        """Begin the turn of the event loop in which those who wait have their slice: the next one, or that after it."""
+        worked = self.worked
+        for _ in range(2):
+            soon, self._soon[:] = list(self._soon), []
+            for callback in soon:
+                callback()
+            if self.worked > worked:
+                break
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds

@@ -39,6 +39,8 @@ class Turns:
         self.clock = clock
         self._first_end: float | None = None
         """Of the slice that what came in this turn shares; `None` until something takes it."""
+        self._has_begun_slice = False
+        """What came in the turn before had a slice: those who wait let what else arrived go first."""
         self._call_soon = call_soon
         self._waiting: dict[Waiter, None] = {}
         self._is_called = False
@@ -53,7 +55,8 @@ class Turns:
             return math.inf
         now = self.clock()
         if self._first_end is None:
-            self._first_end = now if self._waiting else now + limits.SLICE_S
+            self._has_begun_slice = not self._waiting
+            self._first_end = now + limits.SLICE_S if self._has_begun_slice else now
         return max(self._first_end, now + limits.LEAST_SLICE_S)
 
     def turn_ended(self) -> None:
@@ -81,6 +84,10 @@ class Turns:
 
     def _run(self) -> None:
         self._is_called = False
+        if self._has_begun_slice:
+            self._has_begun_slice = False
+            self._ask()
+            return
         self._end = self.clock() + limits.SLICE_S
         try:
             while self._waiting:
