@@ -125,6 +125,18 @@ def test_while_some_wait_what_comes_has_only_the_little_of_its_own() -> None:
     assert len(sent_now(alone)) > SOME, "nobody waits any more"
 
 
+def test_after_a_slice_of_what_came_the_loop_has_a_turn_before_that_of_those_who_wait() -> None:
+    broker = sliced()
+    greedy = broker.client()
+    greedy.write(*[Ping(id=id) for id in range(100)])
+    sent_now(greedy)
+    for has_slice in (False, True, True):
+        worked = broker.worked
+        [callback], broker._soon[:] = list(broker._soon), []
+        callback()
+        assert (broker.worked > worked) is has_slice
+
+
 def test_all_who_wait_share_one_slice_of_a_turn() -> None:
     broker = sliced()
     greedy = [broker.client() for _ in range(10)]
