@@ -49,22 +49,14 @@ class Excess(Generic[T]):
 
     def arrived(self, connection: T, buffer: bytes, segment_size: int, path: Path, *, was_fed: bool) -> None:
         """Feed these datagrams now or later. `was_fed`: the connection had others in this turn."""
-        queue = self.waiting.get(connection) if self.waiting else None
-        if queue is None:
-            if self._began is None:
-                self._began, took_s = self._clock(), 0.0
-            else:
-                took_s = self._clock() - self._began
-            if took_s >= (FEED_S if was_fed else FEED_OTHERS_S) or connection in self._heavy:
-                queue = self.waiting[connection] = deque()
-        if queue is not None and self._size + len(buffer) > MAX_SIZE:
+        if not self._waits(connection, was_fed=was_fed):
+            self._feed(connection, buffer, segment_size, path)
+        elif self._size + len(buffer) > MAX_SIZE:
             while connection in self.waiting:
                 self._feed_next(connection)
-            queue = None
-        if queue is None:
             self._feed(connection, buffer, segment_size, path)
         else:
-            queue.append((buffer, segment_size, path))
+            self.waiting.setdefault(connection, deque()).append((buffer, segment_size, path))
             self._size += len(buffer)
 
     def turn_ended(self) -> None:
@@ -85,6 +77,15 @@ class Excess(Generic[T]):
 
     def forget(self, connection: T) -> None:
         self._size -= sum(len(buffer) for buffer, _, _ in self.waiting.pop(connection, ()))
+
+    def _waits(self, connection: T, *, was_fed: bool) -> bool:
+        if connection in self.waiting:
+            return True
+        if self._began is None:
+            self._began, took_s = self._clock(), 0.0
+        else:
+            took_s = self._clock() - self._began
+        return took_s >= (FEED_S if was_fed else FEED_OTHERS_S) or connection in self._heavy
 
     def _feed_next(self, connection: T) -> None:
         queue = self.waiting.pop(connection)

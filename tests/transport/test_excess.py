@@ -125,6 +125,15 @@ def test_over_the_bound_of_memory_datagrams_are_fed_in_order_and_none_is_dropped
     assert not bench.fed, "nothing of what was fed counts any more"
 
 
+def test_where_others_wait_up_to_the_bound_who_had_nothing_waiting_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excess, "MAX_SIZE", 5)
+    bench = Bench()
+    bench.arrive("greedy", *numbered(FITTING), b"abcde")
+    bench.arrive("second", b"1", b"2", b"3")
+    assert bench.take_fed()[FITTING:] == [("second", b"1"), ("second", b"2"), ("second", b"3")]
+    assert list(bench.excess.waiting) == ["greedy"]
+
+
 def test_nothing_of_a_connection_that_is_gone_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excess, "MAX_SIZE", 5)
     bench = Bench()
