@@ -58,6 +58,7 @@ async def measure(case: Case, engine: str, folder: Path, monkeypatch: pytest.Mon
     """Return what a thousand messages take, and a round at its peak, by the names of `limits.MARGINS`."""
     monkeypatch.setattr(limits, "SLICE_S", math.inf)
     monkeypatch.setattr(excess, "FEED_S", math.inf)
+    monkeypatch.setattr(excess, "FEED_OTHERS_S", math.inf)
     traffic = count_traffic(monkeypatch)
     async with _running(case, engine, folder) as one_round:
         for _ in range(WARM_REQUESTS if case.is_request else WARM_ROUNDS):
