@@ -310,7 +310,10 @@ class Endpoint:
 
     def _run_scheduled_turn(self) -> None:
         self._turn = None
-        self._excess.work()
+        if self._excess.waiting:
+            self._excess.work()
+            if not self._excess.waiting:
+                self._turns_behind = 0  # Strangers need not wait for another datagram.
         self._run_turn()
 
     def _run_turn(self) -> None:

@@ -67,8 +67,6 @@ class Excess(Generic[T]):
 
     def work(self) -> None:
         """Feed what waits, a buffer of each connection in turn, for `FEED_S`."""
-        if not self.waiting:
-            return
         end = self._clock() + FEED_S
         while self.waiting:
             self._feed_next(next(iter(self.waiting)))

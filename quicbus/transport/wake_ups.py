@@ -45,9 +45,9 @@ class WakeUps:
     def take_due(self, now: float, *, is_busy: bool = False) -> list[EndpointConnection]:
         """Return some whose time has come, earliest first; each has to be scheduled anew.
 
-        `is_busy`: datagrams wait, which come first; then one of each queue goes on.
+        `is_busy`: datagrams wait, which come first; then half as many go on, so that acknowledgements do.
         """
-        known, strangers = (1, 1) if is_busy else (MAX_WOKEN, MAX_STRANGERS_WOKEN)
+        known, strangers = (MAX_WOKEN // 2, 1) if is_busy else (MAX_WOKEN, MAX_STRANGERS_WOKEN)
         return [*self._known.pop_due(now, known), *self._strangers.pop_due(now, strangers)]
 
     def arm(self) -> None:
