@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,14 @@ settings.load_profile("quicbus")
 ENGINES = ["aioquic", *(["qh3"] if importlib.util.find_spec("qh3") else [])]
 """The real engines that are installed; the memory engine has tests of its own."""
 LOGGERS = ("quicbus", "quicbus_broker", "quicbus_cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what looks at how Python runs the code where the modules are compiled (`make test-compiled`)."""
+    if "QUICBUS_TESTS_COMPILED" in os.environ:
+        for item in items:
+            if "interpreted" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="of modules that are not compiled"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 from itertools import count, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
 from quicbus.client.message import BatchContext, Message, Replier
 from quicbus.exceptions import ProtocolViolation
@@ -23,16 +23,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrival", "Inbox", "InboxBooks", "Leg"]
 
-REFILL_MESSAGES = 64
+REFILL_MESSAGES: Final = 64
 """Small batches are decoded together up to this, and an eighth of the window: they count as consumed together."""
 
 
-class Arrival(msgspec.Struct, frozen=True, eq=False, gc=False):
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
+class Arrival:
     """A parsed batch for one or more subscriptions; its messages are made when the application comes to them."""
 
-    # Thousands may wait: the collector need not visit what refers to bytes and numbers only.
-    body: Body
-    envelope: Envelope
+    __slots__ = ("body", "envelope")
+
+    def __init__(
+        self,
+        body: Body,
+        envelope: Envelope,
+    ) -> None:
+        self.body = body
+        self.envelope = envelope
 
 
 class Leg:

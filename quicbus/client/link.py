@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quicbus import limits
 from quicbus.client.events import (
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "describe_termination"]
 
-_log = logging.getLogger("quicbus.client")
+_log: Final = logging.getLogger("quicbus.client")
 
 
 class Link:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,8 +11,6 @@ import msgspec
 from quicbus.exceptions import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from quicbus.wire.records import Envelope
 
 __all__ = ["BatchContext", "Message", "Replier"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Final
 from zlib import crc32
 
 import msgspec
@@ -13,12 +14,9 @@ from quicbus.exceptions import InvalidSetting, LimitExceeded, MessageTooLarge
 from quicbus.topics import check_topic
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, encode_headers, message_with_headers
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 __all__ = ["BATCH_FRONT_SIZE", "CheckedTopics", "Outgoing", "Route", "payload_bytes", "prepare"]
 
-BATCH_FRONT_SIZE = 34
+BATCH_FRONT_SIZE: Final = 34
 """Size field and kind of a record (5) and the fixed part of a body (29)."""
 
 

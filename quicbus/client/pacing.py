@@ -7,7 +7,7 @@ more, so that batches may arrive in bursts; whoever keeps to this never meets th
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "pace_of"]
 
-WAKE_S = 0.01
+WAKE_S: Final = 0.01
 """Who waits is let on in steps of this, so that what a step brings goes out together."""
 
 

@@ -10,31 +10,21 @@ when there is one again. What is not sealed is bounded by the credit, and while 
 from __future__ import annotations
 
 from collections import deque
-from copy import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from quicbus import limits
-from quicbus.client.outgoing import CheckedTopics, Outgoing, Route
+from quicbus.client.open_batch import MESSAGE_COST, OpenBatch, SealedBatch
+from quicbus.client.outgoing import CheckedTopics, Outgoing
 from quicbus.client.refusals import Refusals
 from quicbus.wire.records import encode_publish_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from quicbus.client.pacing import Pace
     from quicbus.wire.frames import Refused, Taken
 
-__all__ = ["Publisher", "PublisherBooks", "SealedBatch"]
-
-MESSAGE_COST = limits.BATCH_TARGET_SIZE // limits.BATCH_MAX_MESSAGES
-"""Added to each message's size, so that one bound of a batch bounds its bytes and its count; at least the four bytes
-that a message takes in the table of sizes."""
-_SAME_MOMENT_S = 0.01
-"""Messages that expire share a batch, and with it one expiry, when they were published this close together."""
-assert MESSAGE_COST >= 4
+__all__ = ["Publisher", "PublisherBooks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,73 +38,6 @@ class PublisherBooks:
     possibly_lost: int
     in_flight: int
     buffered: int
-
-
-class SealedBatch(msgspec.Struct, gc=False):
-    """A record for a lane. `request` is the number of the request that it carries, or 0."""
-
-    lane: int
-    record: bytes
-    number: int
-    request: int
-
-
-class _Batch(msgspec.Struct, eq=False, gc=False):
-    """A batch under construction. It refers to bytes and a `Route` only, so that it can be part of no cycle."""
-
-    route: Route
-    messages: list[bytes]
-    room: int
-    index: int
-    base_cost: int
-    opened: float = 0.0
-    largest: int = 0
-    flags: int = 0
-    reply_to: bytes = b""
-    expires_in_ms: int = 0
-    request: int = 0
-    deadline: float | None = None
-
-    @classmethod
-    def of(cls, first: Outgoing, index: int, now: float) -> _Batch:
-        """Return one for a message and what may go with it; it is empty."""
-        route = first.route
-        batch = cls(route, [], limits.BATCH_TARGET_SIZE, index, route.base_cost + len(first.reply_to))
-        batch.opened = now
-        batch.flags = first.flags
-        batch.reply_to = first.reply_to
-        batch.expires_in_ms = first.expires_in_ms
-        batch.request = first.request
-        batch.deadline = now + first.expires_in_ms / 1000 if first.expires_in_ms else None
-        return batch
-
-    @property
-    def cost(self) -> int:
-        """At least the bytes of its record."""
-        return self.base_cost + limits.BATCH_TARGET_SIZE - self.room
-
-    def largest_payload(self) -> int:
-        """`append` does not keep `largest` up to date; its messages have no headers, so that their size is known."""
-        return self.largest if self.flags else max(map(len, self.messages))
-
-    def cut(self, count: int) -> _Batch:
-        """Keep the first `count` messages; return a batch like this one with the others."""
-        rest = copy(self)
-        rest.messages = self.messages[count:]
-        self.messages = self.messages[:count]
-        for batch in (self, rest):
-            batch.room = limits.BATCH_TARGET_SIZE - sum(map(len, batch.messages)) - MESSAGE_COST * len(batch.messages)
-        return rest
-
-    def takes(self, message: Outgoing, now: float) -> bool:
-        return (
-            self.room >= len(message.data) + MESSAGE_COST
-            and self.flags == message.flags
-            and self.reply_to == message.reply_to
-            and self.expires_in_ms == message.expires_in_ms
-            and not (self.request or message.request)
-            and (not self.expires_in_ms or now - self.opened < _SAME_MOMENT_S)
-        )
 
 
 class Publisher:
@@ -136,9 +59,9 @@ class Publisher:
         """Called when the rates of the broker make it wait: after so many seconds `new_turn`, and seal."""
         self._pace: Pace | None = None
         self._append_limit = limits.BATCH_TARGET_SIZE
-        self._queue: deque[_Batch] = deque()
-        self._plain: dict[str, _Batch] = {}
-        self._special: dict[str, _Batch] = {}
+        self._queue: deque[OpenBatch] = deque()
+        self._plain: dict[str, OpenBatch] = {}
+        self._special: dict[str, OpenBatch] = {}
         self._opened = 0
         self._is_connected = False
         self._is_held = False
@@ -189,7 +112,7 @@ class Publisher:
             return False
         self._opened += 1
         queue = self._queue
-        batch = _Batch(route, [payload], limits.BATCH_TARGET_SIZE - cost, self._opened, base_cost)
+        batch = OpenBatch(route, [payload], limits.BATCH_TARGET_SIZE - cost, self._opened, base_cost)
         queue.append(batch)
         self._plain[topic] = batch
         self.room -= cost + base_cost
@@ -206,7 +129,7 @@ class Publisher:
             return False
         batch = self._plain.get(topic) or self._special.get(topic)
         if batch is None or not batch.takes(message, now):
-            opened = _Batch.of(message, self._opened + 1, now)
+            opened = OpenBatch.of(message, self._opened + 1, now)
             if not self._fits(cost + opened.base_cost):
                 return False
             self._open(opened)
@@ -253,7 +176,7 @@ class Publisher:
             return False
         return cost <= self._credit - self._sent_size and bool(self._pace.fitting((cost,), 0))
 
-    def _open(self, batch: _Batch) -> None:
+    def _open(self, batch: OpenBatch) -> None:
         topic = batch.route.topic
         self._opened += 1
         self.room -= batch.base_cost
@@ -286,7 +209,7 @@ class Publisher:
         self._recount()
         return sealed
 
-    def _cut_to_pace(self, batch: _Batch, pace: Pace) -> bool:
+    def _cut_to_pace(self, batch: OpenBatch, pace: Pace) -> bool:
         """Leave in a batch, the oldest, what the rates of the broker allow now; tells whether that is anything."""
         sizes = [len(message) + MESSAGE_COST for message in batch.messages]
         count = pace.fitting(sizes, batch.base_cost)
@@ -301,7 +224,7 @@ class Publisher:
                     batches[batch.route.topic] = rest
         return True
 
-    def _encode(self, batch: _Batch, now: float) -> SealedBatch:
+    def _encode(self, batch: OpenBatch, now: float) -> SealedBatch:
         self._number += 1
         expires_in_ms = 0
         if batch.deadline is not None:
@@ -322,7 +245,7 @@ class Publisher:
         self.refusals.track(self._number, route.topic, batch.largest)
         return SealedBatch(route.lane, record, self._number, batch.request)
 
-    def _leave_queue(self, batch: _Batch) -> None:
+    def _leave_queue(self, batch: OpenBatch) -> None:
         self._queue.popleft()
         self._left_queue += len(batch.messages)
         topic = batch.route.topic
@@ -393,7 +316,7 @@ class Publisher:
         self._recount()
         return self._dropped_while_disconnected - before
 
-    def _drop(self, batches: list[_Batch]) -> None:
+    def _drop(self, batches: list[OpenBatch]) -> None:
         for batch in batches:
             self._dropped_while_disconnected += len(batch.messages)
         self._remove(batches)
@@ -405,7 +328,7 @@ class Publisher:
             self.refusals.refuse_here(batch.route.topic, batch.largest_payload(), len(batch.messages))
         self._remove(too_large)
 
-    def _remove(self, batches: list[_Batch]) -> None:
+    def _remove(self, batches: list[OpenBatch]) -> None:
         gone = set(map(id, batches))
         self._left_queue += sum([len(batch.messages) for batch in batches])
         self._queue = deque(batch for batch in self._queue if id(batch) not in gone)

@@ -7,7 +7,9 @@ the client's and go on to the next session when this one is `closed`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import mypyc_attr
 
 from quicbus import limits
 from quicbus.client.delivery import Arrival, Leg
@@ -35,14 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = ["AGENT", "KIND_CLIENT", "Prove", "Session", "SessionOwner", "SubscriptionOwner"]
 
-AGENT = "quicbus-python/0.1"
-KIND_CLIENT = "client"
-_DELIVERY_OVERHEAD = 512 * 1024
+AGENT: Final = "quicbus-python/0.1"
+KIND_CLIENT: Final = "client"
+_DELIVERY_OVERHEAD: Final = 512 * 1024
 """Envelope, publisher and the table of subscriptions (12 bytes each, at most `limits.MAX_SUBSCRIPTIONS`)."""
-_HEADERS_SIZE_FIELD = 2
+_HEADERS_SIZE_FIELD: Final = 2
 assert limits.MAX_SUBSCRIPTIONS * 12 + 64 * 1024 + 64 <= _DELIVERY_OVERHEAD
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Session:
     """A `quicbus.transport.connection.ConnectionHandler`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from quicbus import limits
 from quicbus.client.delivery import Inbox
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OVERFLOW_POLICIES", "Subscription"]
 
-OVERFLOW_POLICIES = ("drop_oldest", "drop_newest", "block", "disconnect")
-CLOSE_TIMEOUT_S = 2.0
+OVERFLOW_POLICIES: Final = ("drop_oldest", "drop_newest", "block", "disconnect")
+CLOSE_TIMEOUT_S: Final = 2.0
 """How long `close` waits for the broker's final books."""
 
 
@@ -157,20 +157,9 @@ class Subscription:
             raise WaitTimeout(f"subscription to {self.filter!r}", timeout) from None
         return await self.__anext__()
 
-    async def batches(self) -> AsyncIterator[list[Message]]:
+    def batches(self) -> AsyncIterator[list[Message]]:
         """Iterate over lists of messages: all of what is decoded each time, at least one. The fastest way to read."""
-        ready = self._ready
-        while True:
-            try:
-                while not ready:
-                    await self._refill()
-            except StopAsyncIteration:
-                return
-            messages = list(ready)
-            ready.clear()
-            if self._inbox.finished():
-                self._report_credit()
-            yield messages
+        return _Batches(self)
 
     async def wait_spread(self, timeout: float | None = None) -> int:
         """Return once all nodes that the broker is linked to know of the subscription, and how many those are.
@@ -272,6 +261,16 @@ class Subscription:
 
     # --- waiting
 
+    async def _take_ready(self) -> list[Message]:
+        ready = self._ready
+        while not ready:
+            await self._refill()
+        messages = list(ready)
+        ready.clear()
+        if self._inbox.finished():
+            self._report_credit()
+        return messages
+
     async def _enter(self) -> None:
         self._attach()
         while not self._is_confirmed:
@@ -361,6 +360,19 @@ class Subscription:
     def _report_credit(self) -> None:
         if self._leg is not None and self._session is not None:
             self._session.report_credit(self._leg)
+
+
+class _Batches:
+    """What `Subscription.batches` returns; an asynchronous generator could not be compiled."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        return await self._subscription._take_ready()
 
 
 def _filter_and_group(filter: str, group: str | None) -> tuple[str, str | None]:

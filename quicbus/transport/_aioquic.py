@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from copy import copy
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AioquicEngine"]
 
-FIRST_WINDOW = limits.UNDELIVERED_BEFORE_PROOF
+FIRST_WINDOW: Final = limits.UNDELIVERED_BEFORE_PROOF
 """Bytes that a peer may have under way at first; it grows as fast as slow start does."""
 
 

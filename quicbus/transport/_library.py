@@ -16,7 +16,7 @@ conformance tests notice when one changes:
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from quicbus import limits
 from quicbus.exceptions import InvalidSetting, LimitExceeded
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["LibraryConnection", "check_configuration", "quiet_library_logger"]
 
-PEER = ("192.0.2.1", 4433)
+PEER: Final = ("192.0.2.1", 4433)
 """What the libraries are told the peer's address is, whatever it is (RFC 5737: never a real one)."""
 
-MAX_DATA = 16 * 1024 * 1024
-MAX_STREAM_DATA = 8 * 1024 * 1024
+MAX_DATA: Final = 16 * 1024 * 1024
+MAX_STREAM_DATA: Final = 8 * 1024 * 1024
 """Flow control of QUIC itself, larger than what the fastest path holds under way. Both libraries open these windows as
 bytes arrive, read or not, so they do not hold up a sender: quicbus' credit does."""
 
-QUIC_VERSION_1 = 1
+QUIC_VERSION_1: Final = 1
 
-INTERNAL_ERROR = 0x1
-NO_APPLICATION_PROTOCOL = 0x100 + 120
-_IDLE_REASON = "Idle timeout"
+INTERNAL_ERROR: Final = 0x1
+NO_APPLICATION_PROTOCOL: Final = 0x100 + 120
+_IDLE_REASON: Final = "Idle timeout"
 
 
 def check_configuration(configuration: seam.EngineConfiguration) -> None:

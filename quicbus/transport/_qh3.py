@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from copy import copy
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["Qh3Engine"]
 
 
-LARGEST_DATAGRAM_SIZE = 65_527
+LARGEST_DATAGRAM_SIZE: Final = 65_527
 """What UDP can carry (RFC 9000 section 18.2)."""
-QH3_DATAGRAM_SIZE = 1472
+QH3_DATAGRAM_SIZE: Final = 1472
 """What qh3 announces for every dialer."""
-AHEAD_S = 0.001
+AHEAD_S: Final = 0.001
 """With data to send the core is told a time so much ahead. Then the acknowledgement of a lone datagram, which it sends
 by itself after just that time, goes with the data. And what its pacer holds back for less leaves at once: timers know
 no less, and it counts small datagrams as full ones, so that within a host the third small message in half a
 millisecond would wait for the timer."""
-_MAX_UDP_PAYLOAD_SIZE = 0x03
+_MAX_UDP_PAYLOAD_SIZE: Final = 0x03
 """The id of that transport parameter."""
 
 

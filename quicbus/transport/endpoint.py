@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from quicbus.identity import mesh_of
 from quicbus.transport.admission import Admission
@@ -43,15 +43,15 @@ logger = logging.getLogger("quicbus.transport")
 
 NEAR_DATAGRAM_SIZE = 8192
 """To this host itself: the MTU of loopback is 65,536, and eight kilobytes take half the packets' cost away."""
-FAR_DATAGRAM_SIZE = 1200
-MAX_ROUNDS = 4
+FAR_DATAGRAM_SIZE: Final = 1200
+MAX_ROUNDS: Final = 4
 """Of sessions writing to each other in one turn; what is left then has a turn of its own."""
-CLOSE_TIMEOUT_S = 1.0
-FLOOD_CHECK_S = 1.0
-MAX_TURNS_BEHIND = 4
+CLOSE_TIMEOUT_S: Final = 1.0
+FLOOD_CHECK_S: Final = 1.0
+MAX_TURNS_BEHIND: Final = 4
 """While the socket holds more than a turn reads strangers wait for so many turns: what it holds for connections comes
 first, or a flood would stand before it in the system's queue. Half of the strangers' own queue is full by then."""
-TIMER_GRANULARITY_S = 0.001
+TIMER_GRANULARITY_S: Final = 0.001
 """An engine whose timer stays due must not keep the loop from everything else."""
 
 

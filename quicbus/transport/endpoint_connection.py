@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus.identity import ProofRefused, check_listener_certificate
 from quicbus.transport.connection import ConnectionStatistics, shown_address
@@ -37,7 +37,7 @@ __all__ = ["EndpointConnection"]
 
 logger = logging.getLogger("quicbus.transport")
 
-LINGER_S = 1.0
+LINGER_S: Final = 1.0
 """After its own close a connection answers what still arrives by closing again: the close may have been lost."""
 
 

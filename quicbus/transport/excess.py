@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,12 @@ __all__ = ["Excess"]
 
 T = TypeVar("T")
 
-FEED_S = 0.001
+FEED_S: Final = 0.001
 """Of one turn for what waited, and for what arrives: 50 KB at aioquic, a megabyte at qh3."""
-FEED_OTHERS_S = 0.005
+FEED_OTHERS_S: Final = 0.005
 """Of one turn until also those wait who had nothing yet in it: a hundred connections with a datagram each. With 2 ms a
 hundred publishers had 0.9 of the throughput."""
-MAX_SIZE = 4 * 1024 * 1024
+MAX_SIZE: Final = 4 * 1024 * 1024
 """Bytes that wait in all. Beyond that datagrams are fed as they come: they are the peers', and none is dropped here."""
 
 

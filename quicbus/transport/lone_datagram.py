@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = ["LoneDatagram"]
 
-ACKNOWLEDGE_WITHIN_S = 0.005
+ACKNOWLEDGE_WITHIN_S: Final = 0.005
 """A fifth of the 25 ms that both engines announce and senders allow for (RFC 9000 section 13.2.1). The engines' own
 1 ms is over before most answers come."""
-ACKNOWLEDGE_SIZE = 2400
+ACKNOWLEDGE_SIZE: Final = 2400
 """Bytes that are acknowledged at once: two datagrams of 1,200 bytes (section 13.2.2). That is the least window which a
 sender falls back to (RFC 9002 section 7.2), so that none waits for what is held back here."""
 

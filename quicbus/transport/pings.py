@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from quicbus.transport.path import AMPLIFICATION
 
 __all__ = ["Pings"]
 
-MAX_UNDER_WAY = 64
-SMALL_DATAGRAM_SIZE = 256
+MAX_UNDER_WAY: Final = 64
+SMALL_DATAGRAM_SIZE: Final = 256
 
 
 class Pings:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 import sys
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 __all__ = ["TimerQueue", "to_tick"]
 
 T = TypeVar("T")
 
-COMPACT_ABOVE = 64
+COMPACT_ABOVE: Final = 64
 """Entries out of date beyond as many as are in use, plus this: the heap is made anew."""
 
-TICKS_PER_S = 1000
+TICKS_PER_S: Final = 1000
 
 
 def to_tick(when: float) -> float:

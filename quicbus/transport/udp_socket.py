@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quicbus.transport.network import Path, is_this_host, plain_address, source_address
 
@@ -24,45 +24,45 @@ if TYPE_CHECKING:
 __all__ = ["BoundUdp", "UdpNetwork", "UdpSocket", "bind_udp", "segment_groups"]
 
 # linux/udp.h, linux/in.h, linux/in6.h: the socket module of Python 3.11 lacks most of them.
-SOL_UDP = 17
-UDP_SEGMENT = 103
-UDP_GRO = 104
-IP_PKTINFO = 8
-IP_MTU_DISCOVER = 10
-IP_RECVERR = 11
-IPV6_MTU_DISCOVER = 23
-IPV6_RECVERR = 25
-IPV6_RECVPKTINFO = 49
-IPV6_PKTINFO = 50
-PMTUDISC_PROBE = 3
-MSG_ERRQUEUE = 0x2000
-SO_SNDBUFFORCE = 32
-SO_RCVBUFFORCE = 33
+SOL_UDP: Final = 17
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
+IP_PKTINFO: Final = 8
+IP_MTU_DISCOVER: Final = 10
+IP_RECVERR: Final = 11
+IPV6_MTU_DISCOVER: Final = 23
+IPV6_RECVERR: Final = 25
+IPV6_RECVPKTINFO: Final = 49
+IPV6_PKTINFO: Final = 50
+PMTUDISC_PROBE: Final = 3
+MSG_ERRQUEUE: Final = 0x2000
+SO_SNDBUFFORCE: Final = 32
+SO_RCVBUFFORCE: Final = 33
 
-SOCKET_BUFFER_SIZE = 8 * 1024 * 1024
+SOCKET_BUFFER_SIZE: Final = 8 * 1024 * 1024
 """Asked for; the system may give less. A burst that does not fit is lost, and a loss halves a connection's rate."""
-MAX_READS = 512
-MAX_READ_SIZE = 1024 * 1024
+MAX_READS: Final = 512
+MAX_READ_SIZE: Final = 1024 * 1024
 """Of one turn, at 4 us a read: other connections' timers and the application get the loop after it."""
-MAX_WRITES = 64
+MAX_WRITES: Final = 64
 """Of one turn, likewise, of what the system did not take at once."""
-MAX_UNSENT_SIZE = 4 * 1024 * 1024
+MAX_UNSENT_SIZE: Final = 4 * 1024 * 1024
 """What waits while the system takes no more; then the oldest is dropped, as a full router would."""
-MAX_SEGMENTS = 64
-MAX_GROUP_SIZE = 65_000
+MAX_SEGMENTS: Final = 64
+MAX_GROUP_SIZE: Final = 65_000
 """A GSO send has at most 64 segments on older kernels, and has to fit one UDP packet of IPv6 (65,487 bytes)."""
-MAX_KNOWN_PATHS = 4096
-READ_SIZE = 65_535
-ANCILLARY_SIZE = 128
-MAX_ERRORS_READ = 256
-ORIGIN_ICMP = (2, 3)
-UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-NO_WAY = UNREACHABLE | {errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
+MAX_KNOWN_PATHS: Final = 4096
+READ_SIZE: Final = 65_535
+ANCILLARY_SIZE: Final = 128
+MAX_ERRORS_READ: Final = 256
+ORIGIN_ICMP: Final = (2, 3)
+UNREACHABLE: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+NO_WAY: Final = UNREACHABLE | {errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
 """What the system answers to a send where it has no way to that peer, or its firewall closes it."""
 
-_INT = struct.Struct("i")
-_SEGMENT = struct.Struct("H")
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+_INT: Final = struct.Struct("i")
+_SEGMENT: Final = struct.Struct("H")
+_EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")
 
 
 class UdpNetwork:

@@ -6,14 +6,16 @@ datagrams fed in are counted up and the stream bytes that come out are counted d
 
 from __future__ import annotations
 
+from typing import Final
+
 from quicbus import limits
 
 __all__ = ["UndeliveredBytes"]
 
-DELIVERED_SHARE = 8
-SENT_SHARE = 16
-QUIET_BYTES_PER_S = 128
-DATAGRAM_OVERHEAD = 80
+DELIVERED_SHARE: Final = 8
+SENT_SHARE: Final = 16
+QUIET_BYTES_PER_S: Final = 128
+DATAGRAM_OVERHEAD: Final = 80
 """What a peer sends besides stream bytes: headers and repetitions (under an eighth of the stream bytes),
 acknowledgements (under a sixteenth of what they acknowledge, and in every datagram, however small: header, tag and ACK
 frame), PINGs. It piles up nowhere, and without this allowance a subscriber that receives gigabytes, or a publisher of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus.transport.timers import TimerQueue, to_tick
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WakeUps"]
 
-MAX_WOKEN = 8
-MAX_STRANGERS_WOKEN = 4
+MAX_WOKEN: Final = 8
+MAX_STRANGERS_WOKEN: Final = 4
 """In one turn, at 0.1 to 0.2 ms each (aioquic): a thousand handshakes that began together and say something again
 together would hold it up 0.2 s."""
 

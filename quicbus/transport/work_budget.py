@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = ["WorkBudget"]
 
-BURST_S = 0.1
+BURST_S: Final = 0.1
 """Work that may be done at once after a quiet time: a tenth of a second is what a person does not notice."""
 
 

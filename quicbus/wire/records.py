@@ -12,15 +12,14 @@ A record of an unknown kind is skipped by its size. Kind 3 (Broadcast) is the me
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
 from quicbus.exceptions import ProtocolViolation
 from quicbus.wire.batch import FLAG_WIDE, encode_body_front
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "KIND_MESSAGE",
@@ -39,35 +38,38 @@ __all__ = [
     "encode_subscriptions",
 ]
 
-KIND_PUBLISH = 0x01
-KIND_MESSAGE = 0x02
+KIND_PUBLISH: Final = 0x01
+KIND_MESSAGE: Final = 0x02
 
-_RECORD = struct.Struct("<IB")
-RECORD_OVERHEAD = _RECORD.size
-_unpack_record = _RECORD.unpack_from
-_OVERSIZE_HEAD = 32
+_RECORD: Final = struct.Struct("<IB")
+RECORD_OVERHEAD: Final = _RECORD.size
+_unpack_record: Final = _RECORD.unpack_from
+_OVERSIZE_HEAD: Final = 32
 """An oversize record is reported once this much of it is there: the fixed part of a body, which numbers it."""
 # size and kind of the record, and the fixed part of a body
-_PUBLISH = struct.Struct("<IBBHHIQQ")
-_ONE_SIZE = struct.Struct("<H")
-_PUBLISH_OVERHEAD = _PUBLISH.size - 4 + _ONE_SIZE.size
+_PUBLISH: Final = struct.Struct("<IBBHHIQQ")
+_ONE_SIZE: Final = struct.Struct("<H")
+_PUBLISH_OVERHEAD: Final = _PUBLISH.size - 4 + _ONE_SIZE.size
 """Bytes of the record of a single message, as its size counts them, without topic, reply topic and message."""
-_MAX_NARROW_SIZE = 0xFFFF
+_MAX_NARROW_SIZE: Final = 0xFFFF
 # hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
-_ENVELOPE = struct.Struct("<BIIQ16sQBH")
+_ENVELOPE: Final = struct.Struct("<BIIQ16sQBH")
 # size and kind of the record, and the same
-_DELIVERY = struct.Struct("<IB" + _ENVELOPE.format[1:])
-_DELIVERY_OVERHEAD = 1 + _ENVELOPE.size
+_DELIVERY: Final = struct.Struct("<IB" + _ENVELOPE.format[1:])
+_DELIVERY_OVERHEAD: Final = 1 + _ENVELOPE.size
 """Bytes of a Message record, as its size counts them, without publisher, subscriptions and body."""
-_SUBSCRIPTION = struct.Struct("<IQ")
-_SUBSCRIPTION_SIZE = _SUBSCRIPTION.size
-_MAX_AGE_MS = 0xFFFF_FFFF
-_SMALL_CHUNK = 256
+_SUBSCRIPTION: Final = struct.Struct("<IQ")
+_SUBSCRIPTION_SIZE: Final = _SUBSCRIPTION.size
+_MAX_AGE_MS: Final = 0xFFFF_FFFF
+_SMALL_CHUNK: Final = 256
 """Chunks below this are gathered: a `bytes` of its own costs 40 bytes beside its content."""
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """What nodes write around a body. `msgspec.structs.replace` makes another one.
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
+@dataclass(init=False, slots=True)
+class Envelope:
+    """What nodes write around a body. `changed` makes another one.
 
     `sequence` numbers the batches of one boot of the origin from 1. `first` is the index, in the batch as it was
     published, of the first message here. `age_ms` sums the time that the batch spent in queues of nodes.
@@ -81,21 +83,70 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     age_ms: int = 0
     hop_limit: int = 0
 
+    def __init__(
+        self,
+        origin: bytes,
+        boot: int,
+        sequence: int,
+        publisher: str,
+        first: int = 0,
+        age_ms: int = 0,
+        hop_limit: int = 0,
+    ) -> None:
+        self.origin = origin
+        self.boot = boot
+        self.sequence = sequence
+        self.publisher = publisher
+        self.first = first
+        self.age_ms = age_ms
+        self.hop_limit = hop_limit
 
-class Delivery(msgspec.Struct, frozen=True, gc=False):
+    def changed(self, first: int, age_ms: int) -> Envelope:
+        """Return one for the messages from `first` on, which waited for `age_ms` in all."""
+        return Envelope(self.origin, self.boot, self.sequence, self.publisher, first, age_ms, self.hop_limit)
+
+
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
+@dataclass(init=False, slots=True)
+class Delivery:
     """A decoded Message record: for which subscriptions it is, each with the drops of that subscription so far."""
 
     envelope: Envelope
     subscriptions: tuple[tuple[int, int], ...]
     body: bytes
 
+    def __init__(
+        self,
+        envelope: Envelope,
+        subscriptions: tuple[tuple[int, int], ...],
+        body: bytes,
+    ) -> None:
+        self.envelope = envelope
+        self.subscriptions = subscriptions
+        self.body = body
 
-class Record(msgspec.Struct, frozen=True, gc=False):
+
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
+@dataclass(init=False, slots=True)
+class Record:
     kind: int
     payload: bytes
 
+    def __init__(
+        self,
+        kind: int,
+        payload: bytes,
+    ) -> None:
+        self.kind = kind
+        self.payload = payload
 
-class Oversize(msgspec.Struct, frozen=True, gc=False):
+
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
+@dataclass(init=False, slots=True)
+class Oversize:
     """A record that was longer than the parser takes; its bytes are skipped as they arrive.
 
     `head` are the first bytes of its payload: at least 32, further ones as far as they came with the chunk.
@@ -104,6 +155,16 @@ class Oversize(msgspec.Struct, frozen=True, gc=False):
     kind: int
     size: int
     head: bytes
+
+    def __init__(
+        self,
+        kind: int,
+        size: int,
+        head: bytes,
+    ) -> None:
+        self.kind = kind
+        self.size = size
+        self.head = head
 
 
 def encode_publish(body: bytes) -> bytes:

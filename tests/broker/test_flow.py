@@ -234,7 +234,8 @@ def test_a_fan_out_is_the_same_bytes_but_for_the_subscription() -> None:
 
     deliveries = [subscriber.deliveries()[0] for subscriber in subscribers]
     assert [delivery.subscriptions for delivery in deliveries] == [((1, 0),), ((2, 0),), ((3, 0),)]
-    assert len({(delivery.envelope, delivery.body) for delivery in deliveries}) == 1
+    first = deliveries[0]
+    assert all((each.envelope, each.body) == (first.envelope, first.body) for each in deliveries)
 
 
 def test_what_comes_in_one_turn_leaves_in_one_write_a_lane() -> None:

@@ -230,7 +230,7 @@ def test_a_session_that_has_ended_waits_for_no_collection(*, is_proven: bool, is
         client.subscribe("t")
         client.publish("t", b"x")
         assert client.messages() == [b"x"]
-    session = weakref.ref(client.session)
+    held_by_the_session = weakref.ref(client.connection)
 
     if is_refused:
         client.session.refuse(CloseCode.LIMIT_EXCEEDED, "too much")
@@ -239,4 +239,4 @@ def test_a_session_that_has_ended_waits_for_no_collection(*, is_proven: bool, is
     broker.clients.clear()
     del client
 
-    assert session() is None
+    assert held_by_the_session() is None

@@ -11,7 +11,7 @@ import quicbus
 from quicbus import limits
 from quicbus.client.outgoing import CheckedTopics, prepare
 from quicbus.client.pacing import Pace, pace_of
-from quicbus.client.publishing import Publisher, SealedBatch
+from quicbus.client.publishing import Publisher
 from quicbus.wire.batch import parse_body
 from quicbus.wire.frames import Limits
 from quicbus.wire.records import RECORD_OVERHEAD
@@ -20,6 +20,8 @@ from tests.client.brokers import broker_in_process
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from quicbus.client.open_batch import SealedBatch
 
 CREDIT = 1 << 40
 

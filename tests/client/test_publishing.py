@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from quicbus import limits
 from quicbus.client.outgoing import CheckedTopics, prepare
-from quicbus.client.publishing import Publisher, SealedBatch
+from quicbus.client.publishing import Publisher
 from quicbus.exceptions import (
     ConnectionLost,
     InvalidSetting,
@@ -20,6 +20,9 @@ from quicbus.exceptions import (
 )
 from quicbus.wire.batch import FLAG_HEADERS, Body, parse_body, read_messages
 from quicbus.wire.frames import Refused, Taken
+
+if TYPE_CHECKING:
+    from quicbus.client.open_batch import SealedBatch
 
 TOPICS = CheckedTopics()
 

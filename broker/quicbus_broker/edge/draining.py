@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus.wire.frames import Drained, GoAway
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draining"]
 
-QUIET_S = 0.3
+QUIET_S: Final = 0.3
 """A client reports what it consumed by quarters of its window, so the last messages are never reported. They have
 arrived when nothing moved on the connection for so long: neither data nor acknowledgements nor repetitions."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Final
 
 from quicbus import limits
 
 __all__ = ["EDGE_LIMITS", "EdgeLimits", "no_hits"]
 
-EDGE_LIMITS = (
+EDGE_LIMITS: Final = (
     "handshake_timeout_s",
     "max_connections",
     "max_filter_size",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus.exceptions import InvalidTopic, ProtocolViolation
 from quicbus.logs import logger_for
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange"]
 
-MAX_RETURNED = 10_000
+MAX_RETURNED: Final = 10_000
 """Shares whose return is remembered: one that comes back again is dropped."""
-_CONGESTION = "congestion"
+_CONGESTION: Final = "congestion"
 
 
 class Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus.exceptions import ProtocolViolation
 from quicbus.wire.frames import Peers, Spread
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Inquiries"]
 
-MAX_PEERS_WANTED = 64
-MAX_SPREADS_WANTED = 1024
-PAGE_SIZE = 128 * 1024
+MAX_PEERS_WANTED: Final = 64
+MAX_SPREADS_WANTED: Final = 1024
+PAGE_SIZE: Final = 128 * 1024
 """Of the nodes in one Peers, as `_size_of` counts: the frame stays well below `limits.MAX_CONTROL_FRAME_SIZE`."""
-_ENTRY_OVERHEAD = 160
+_ENTRY_OVERHEAD: Final = 160
 """Field names and what has a fixed size."""
 
 

@@ -6,7 +6,7 @@ only its session may subscribe. Other topics below `$quicbus/` are for clients i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus import limits
 from quicbus.topics import REPLY_PREFIX
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Permissions", "reply_prefix"]
 
-_RESERVED_TEXT = RESERVED.decode()
-_MAX_TOLD_SIZE = limits.MAX_CONTROL_FRAME_SIZE // 2
+_RESERVED_TEXT: Final = RESERVED.decode()
+_MAX_TOLD_SIZE: Final = limits.MAX_CONTROL_FRAME_SIZE // 2
 """Bytes of filters that a client is told; it learns from refusals what is in a larger grant."""
-_FILTER_OVERHEAD = 5
+_FILTER_OVERHEAD: Final = 5
 
 
 def reply_prefix(node: bytes, session: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus import limits
 from quicbus.exceptions import InvalidTopic, ProtocolViolation
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher", "TooManyOversize"]
 
-_MAX_FLUSHES = 1024
+_MAX_FLUSHES: Final = 1024
 """Unanswered Flush frames of one client."""
-_SMALLEST_RECORD = 32
+_SMALLEST_RECORD: Final = 32
 """5 bytes of record, 25 of body, a topic, a size: what bounds the batches in one window."""
 
 
@@ -118,7 +118,7 @@ class Publisher:
                 return self._on_publish(record.payload)
             if record.kind == KIND_MESSAGE:
                 raise ProtocolViolation("a Message record towards the broker")
-        elif isinstance(record, Oversize) and record.kind == KIND_PUBLISH:
+        elif record.kind == KIND_PUBLISH:
             self._on_oversize(record)
         return None
 

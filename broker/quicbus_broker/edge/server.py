@@ -6,11 +6,11 @@ import heapq
 import math
 import secrets
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING
-from weakref import ReferenceType, ref
+from typing import TYPE_CHECKING, Final
 
 from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
 from quicbus.logs import logger_for
@@ -26,8 +26,6 @@ from quicbus_broker.edge.trust import EdgeTrust
 from quicbus_broker.edge.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from quicbus.identity import Verifier
     from quicbus.identity.trust import TrustStore
     from quicbus.transport.connection import Connection
@@ -40,14 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "EdgeStatistics"]
 
-BROKERS_INTERVAL_S = 1.0
+BROKERS_INTERVAL_S: Final = 1.0
 """Clients are told of changed brokers at most so often."""
-LOOK_INTERVAL_PER_MEMBER_S = 1e-4
+LOOK_INTERVAL_PER_MEMBER_S: Final = 1e-4
 """For a client that comes in the mesh is looked at anew if the last look is older: a look takes 10 us a member, and
 many clients come when many members fail."""
-PROOF_AGAIN_S = 60.0
+PROOF_AGAIN_S: Final = 60.0
 """So long before its certificate ends a client is asked for its proof again; in shorter lives, in the last quarter."""
-PERMITTED_AT_A_TIME = 100
+PERMITTED_AT_A_TIME: Final = 100
 """Sessions whose subscriptions are held against another table in one turn: about 15 ms."""
 
 
@@ -93,9 +91,11 @@ class Edge:
         self.turns = turns or Turns()
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
-        self._sessions: dict[Session, None] = {}
-        self._deadlines: list[tuple[float, int, ReferenceType[Session], CloseCode | None]] = []
-        """Weak: that of a certificate is days away, and would keep a closed connection, with all its bytes, so long."""
+        self._sessions: dict[int, Session] = {}
+        """By their numbers."""
+        self._deadlines: list[tuple[float, int, int, CloseCode | None]] = []
+        """With the numbers of sessions: that of a certificate is days away, and a reference would keep a closed
+        connection, with all its bytes, so long."""
         self._number = count()
         self._accepted = 0
         self._outdated: deque[Session] = deque()
@@ -126,8 +126,8 @@ class Edge:
 
     def make_session(self, connection: Connection, admission: Admission) -> Session:
         """Return the handler of a connection that was just accepted by the transport."""
-        session = Session(connection, admission, self.turns)
-        self._sessions[session] = None
+        number = next(self._number)
+        session = self._sessions[number] = Session(connection, admission, self.turns, number)
         self._set_deadline(self.limits.handshake_timeout_s, session, CloseCode.HANDSHAKE_TIMEOUT)
         return session
 
@@ -138,8 +138,8 @@ class Edge:
         self.trust.tick()
         now = self.exchange.clock()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, reference, code = heapq.heappop(self._deadlines)
-            session = reference()
+            _, _, number, code = heapq.heappop(self._deadlines)
+            session = self._sessions.get(number)
             if session is not None:
                 self._on_deadline(session, code)
         if self._are_members_changed and now >= self._brokers_due_at:
@@ -168,7 +168,7 @@ class Edge:
 
     def trusted(self, trust: TrustStore) -> None:
         """Go by this trust list from now on: sessions of keys that are revoked in it end."""
-        self.trust.changed(trust, self._sessions)
+        self.trust.changed(trust, self._sessions.values())
 
     def go_away(self, reason: str, deadline_s: float) -> None:
         """Ask all clients to finish; then call `close_drained`."""
@@ -228,10 +228,10 @@ class Edge:
         self._log.warning("> closed with %s: %s", code.name, reason, extra=_peer(session))
 
     def closed(self, session: Session, termination: Terminated) -> None:
-        self._sessions.pop(session, None)
+        self._sessions.pop(session.number, None)
         self.trust.forget(session)
         if len(self._deadlines) > 4 * len(self._sessions) + 64:
-            self._deadlines = [deadline for deadline in self._deadlines if deadline[2]() in self._sessions]
+            self._deadlines = [deadline for deadline in self._deadlines if deadline[2] in self._sessions]
             heapq.heapify(self._deadlines)
         self._log.info(
             "= %s %s is gone: code %d %s",
@@ -253,10 +253,10 @@ class Edge:
     def _set_deadline(self, after_s: float, session: Session, code: CloseCode | None) -> None:
         """`code`: what the session is closed with; `None` asks for its proof."""
         when = self.exchange.clock() + after_s
-        heapq.heappush(self._deadlines, (when, next(self._number), ref(session), code))
+        heapq.heappush(self._deadlines, (when, next(self._number), session.number, code))
 
     def _on_deadline(self, session: Session, code: CloseCode | None) -> None:
-        if session not in self._sessions or session.state is SessionState.CLOSED:
+        if session.state is SessionState.CLOSED:
             return
         left_s = session.expires_at - self.exchange.clock()
         if code is None:
@@ -293,12 +293,12 @@ class Edge:
         before, self._told = self._told, self._brokers
         if not before.names_the_same(self._told):
             frame = Brokers(brokers=self._told.urls)
-            for session in self._sessions:
+            for session in self._sessions.values():
                 session.tell_brokers(frame)
 
     def _clients(self) -> list[Session]:
         """Return all sessions but those of nodes: the mesh closes these."""
-        return [session for session in self._sessions if session.kind == KIND_CLIENT]
+        return [session for session in self._sessions.values() if session.kind == KIND_CLIENT]
 
     def _close(self, session: Session) -> None:
         if session.state is SessionState.OPEN:

@@ -10,7 +10,7 @@ import logging
 import math
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus import limits
 from quicbus.exceptions import LimitExceeded, ProtocolViolation
@@ -64,9 +64,9 @@ __all__ = ["Session", "SessionState"]
 
 logger = logging.getLogger("quicbus_broker.edge")
 
-_CLIENT_UNIDIRECTIONAL = 0b10
+_CLIENT_UNIDIRECTIONAL: Final = 0b10
 """The low two bits of the ids of streams that the dialer opens (RFC 9000 section 2.1)."""
-MAX_UNANSWERED = 4 * 1024 * 1024
+MAX_UNANSWERED: Final = 4 * 1024 * 1024
 """Bytes of control frames that may be written to a client that answers no Ping: one that does not read."""
 
 
@@ -80,8 +80,10 @@ class SessionState(Enum):
 class Session:
     """A `ConnectionHandler`. `publisher` and `subscriber` exist from the accepted proof on."""
 
-    def __init__(self, connection: Connection, admission: Admission, turns: Turns) -> None:
+    def __init__(self, connection: Connection, admission: Admission, turns: Turns, number: int) -> None:
         self.connection = connection
+        self.number = number
+        """Of no other session of this broker."""
         self.kind = KIND_CLIENT
         self.state = SessionState.HANDSHAKE
         self.publisher: Publisher | None = None

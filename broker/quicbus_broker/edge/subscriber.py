@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
+from typing import TYPE_CHECKING, Final
 
 from quicbus import limits
 from quicbus.exceptions import InvalidTopic, ProtocolViolation
@@ -29,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscriber"]
 
-_MAX_ID = 0xFFFF_FFFF
-_MAX_WINDOW_SIZE = limits.SUBSCRIPTION_WINDOW_SIZE
-_POLICIES = {policy.value: policy for policy in Overflow}
+_MAX_ID: Final = 0xFFFF_FFFF
+_MAX_WINDOW_SIZE: Final = limits.SUBSCRIPTION_WINDOW_SIZE
+_POLICIES: Final = {policy.value: policy for policy in Overflow}
 
 
 class Subscriber:
@@ -104,7 +102,7 @@ class Subscriber:
                 body = slice_body(body, delivery.start, delivery.stop)
             envelope = batch.envelope
             if delivery.start or delivery.age_ms != envelope.age_ms:
-                envelope = replace(envelope, first=envelope.first + delivery.start, age_ms=delivery.age_ms)
+                envelope = envelope.changed(envelope.first + delivery.start, delivery.age_ms)
             front = encode_delivery_front(envelope, len(delivery.subscriptions), len(body.raw))
         self.lanes.write(body.topic, front, encode_subscriptions(delivery.subscriptions), body.raw)
 

@@ -10,9 +10,8 @@ import heapq
 import math
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,18 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlog", "Waiting", "fitting"]
 
-_SWEEP_SLACK = 64
+_SWEEP_SLACK: Final = 64
 """Expired entries that may stay among living ones before they are swept out."""
 
 
-@dataclass(slots=True, eq=False)
 class Waiting:
     """Messages `start` to `stop` (exclusive) of a batch. `size` are their bytes as the table counts."""
 
-    batch: Batch
-    start: int
-    stop: int
-    size: int
+    __slots__ = ("batch", "size", "start", "stop")
+    __deletable__ = ("batch",)
+
+    def __init__(self, batch: Batch, start: int, stop: int, size: int) -> None:
+        self.batch = batch
+        self.start = start
+        self.stop = stop
+        self.size = size
 
     @property
     def count(self) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, final
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
-from quicbus.wire.batch import slice_body
+from quicbus.wire.batch import Body, slice_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from quicbus.wire.batch import Body
     from quicbus.wire.records import Envelope
     from quicbus_broker.routing.subscription import Subscription
 
@@ -62,52 +60,81 @@ class Destination(Protocol):
         ...
 
 
-class Batch(msgspec.Struct, eq=False):
+@final
+@mypyc_attr(free_list_len=1)
+class Batch:
     """A batch at this node. Times are those of the caller's monotonic clock, in seconds."""
 
-    body: Body
-    envelope: Envelope
-    source: Source | None
-    """Who is held back where a subscription with the policy `block` is full."""
-    arrived: float
-    expires_at: float
-    """Infinite where the batch never expires."""
+    __slots__ = ("arrived", "body", "envelope", "expires_at", "source")
+
+    def __init__(
+        self,
+        body: Body,
+        envelope: Envelope,
+        source: Source | None,
+        arrived: float,
+        expires_at: float,
+    ) -> None:
+        self.body = body
+        self.envelope = envelope
+        self.source = source
+        """Who is held back where a subscription with the policy `block` is full."""
+        self.arrived = arrived
+        self.expires_at = expires_at
+        """Infinite where the batch never expires."""
 
     def part(self, start: int, stop: int) -> Batch:
         """Return a batch of its own that holds only the messages `start` to `stop` (exclusive)."""
-        envelope = msgspec.structs.replace(self.envelope, first=self.envelope.first + start)
+        envelope = self.envelope.changed(self.envelope.first + start, self.envelope.age_ms)
         return Batch(slice_body(self.body, start, stop), envelope, self.source, self.arrived, self.expires_at)
 
 
-class Delivery(msgspec.Struct, eq=False):
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
+class Delivery:
     """Messages `start` to `stop` (exclusive) of a batch for subscriptions of one destination.
 
     `subscriptions` are pairs of id and messages dropped so far. `age_ms`: how long they waited in
     queues of nodes, this one's included.
     """
 
-    destination: Destination
-    batch: Batch
-    start: int
-    stop: int
-    subscriptions: Sequence[tuple[int, int]]
-    age_ms: int
+    __slots__ = ("age_ms", "batch", "destination", "start", "stop", "subscriptions")
+
+    def __init__(
+        self,
+        destination: Destination,
+        batch: Batch,
+        start: int,
+        stop: int,
+        subscriptions: Sequence[tuple[int, int]],
+        age_ms: int,
+    ) -> None:
+        self.destination = destination
+        self.batch = batch
+        self.start = start
+        self.stop = stop
+        self.subscriptions = subscriptions
+        self.age_ms = age_ms
 
 
-@dataclass(slots=True, eq=False)
 class DropsChanged:
     """Told once until `Subscription.drops_reported()` is called."""
 
-    subscription: Subscription
+    __slots__ = ("subscription",)
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.subscription = subscription
 
 
-@dataclass(slots=True, eq=False)
 class Ended:
     """The router ended a subscription: `reason` as in `SubscriptionClosed`."""
 
-    subscription: Subscription
-    reason: str
-    detail: str
+    __slots__ = ("detail", "reason", "subscription")
+
+    def __init__(self, subscription: Subscription, reason: str, detail: str) -> None:
+        self.subscription = subscription
+        self.reason = reason
+        self.detail = detail
 
 
 @dataclass(slots=True, eq=False)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from quicbus_broker.routing.books import RoutingBooks, Settled
 from quicbus_broker.routing.holds import Holds, PausedFilters
 from quicbus_broker.routing.outputs import Batch, Delivery, DropsChanged, Ended, Held, Orphaned, Output, Released
@@ -327,7 +325,7 @@ class Router:
                 self._share(group, each.batch, each.start, each.stop, now, outputs)
             elif self.gives_back and subscription.group is not None:
                 part = each.batch.part(each.start, each.stop)
-                part.envelope = replace(part.envelope, age_ms=_age_ms(each.batch, now))
+                part.envelope = part.envelope.changed(part.envelope.first, _age_ms(each.batch, now))
                 part.arrived = now
                 outputs.append(Orphaned(part, subscription.group, subscription.filter, reason))
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicbus.exceptions import ProtocolViolation
 from quicbus_broker.routing.backlog import Backlog, Waiting, fitting
@@ -31,19 +31,19 @@ __all__ = [
     "SubscriptionOptions",
 ]
 
-OVERFLOW = "overflow"
-BLOCK_TIMEOUT = "block_timeout"
-EXPIRED = "expired"
-NO_MEMBER = "no_member"
-NOT_PERMITTED = "not_permitted"
-UNSUBSCRIBED = "unsubscribed"
-DISCONNECTED = "disconnected"
+OVERFLOW: Final = "overflow"
+BLOCK_TIMEOUT: Final = "block_timeout"
+EXPIRED: Final = "expired"
+NO_MEMBER: Final = "no_member"
+NOT_PERMITTED: Final = "not_permitted"
+UNSUBSCRIBED: Final = "unsubscribed"
+DISCONNECTED: Final = "disconnected"
 
 
 # A subscription that keeps up, as nearly all do, needs none of its own.
-_NOTHING_WAITS = Backlog()
+_NOTHING_WAITS: Final = Backlog()
 _NOTHING_DROPPED: dict[str, int] = {}
-_NEVER = -math.inf
+_NEVER: Final = -math.inf
 
 
 class Overflow(StrEnum):

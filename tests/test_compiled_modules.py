@@ -1,0 +1,45 @@
+"""The modules that wheels hold compiled: the compiler takes them, and they are what is tested where that is wanted."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+MODULES: list[str] = HOOK["custom"]["modules"]
+IS_COMPILED = "QUICBUS_TESTS_COMPILED" in os.environ
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_a_module_is_compiled_where_that_is_what_is_tested(path: str) -> None:
+    name = path.removeprefix("broker/").removesuffix(".py").replace("/", ".")
+
+    module = importlib.import_module(name)
+
+    assert module.__file__ is not None
+    assert module.__file__.endswith(".py") != IS_COMPILED, module.__file__
+
+
+@pytest.mark.skipif(IS_COMPILED, reason="they were compiled")
+def test_the_compiler_takes_all_modules(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+
+from tools.compiling import translate_modules
+
+translate_modules(Path(), sys.argv[2:], Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), *MODULES]
+
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert list(tmp_path.rglob("*.c"))

@@ -1,0 +1,61 @@
+"""Compiles the modules that each message passes, for wheels: docs/design/compiled.md."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Puts extension modules beside the modules that pyproject.toml names; Python prefers these."""
+
+    def dependencies(self) -> list[str]:
+        """Return what compiling needs: the compiler, and the types of all that is imported."""
+        core = self.metadata.core
+        return [*self.config["compiler"], *core.dependencies, *core.optional_dependencies["fast"]]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, but not for an editable installation: there a change of a source is to count at once."""
+        if version == "editable":
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="quicbus-")
+        for path, name in compile_modules(Path(self.root), self.config["modules"], Path(self._folder.name)):
+            build_data["force_include"][str(path)] = name
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if version != "editable":
+            self._folder.cleanup()
+
+
+def compile_modules(root: Path, modules: list[str], folder: Path) -> list[tuple[Path, str]]:
+    """Compile modules, named relative to `root`; returns each extension module with its name in a wheel.
+
+    C files and what is built of them go into `folder`.
+    """
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    build = build_ext(Distribution({"name": "quicbus", "ext_modules": translate_modules(root, modules, folder)}))
+    build.build_lib = str(folder / "modules")
+    build.build_temp = str(folder / "objects")
+    build.parallel = os.cpu_count()
+    build.ensure_finalized()
+    build.run()
+    built = folder / "modules"
+    return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
+
+
+def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]:
+    """Translate modules to C. Raises `SystemExit`, after telling why, where a module cannot be compiled."""
+    from mypyc.build import mypycify
+
+    os.chdir(root)
+    arguments = ["--config-file=pyproject.toml", *modules]
+    extensions: list[Any] = mypycify(arguments, opt_level="2", debug_level="0", target_dir=str(folder / "c"))
+    return extensions
