@@ -50,19 +50,24 @@ $(VENV)/compiled/.installed: $(VENV)/.installed $(SOURCES)
 	$(COMPILED)/python -c "import site; open(site.getsitepackages()[0] + '/tests.pth', 'w').write('$(CURDIR)')"
 	@touch $@
 
+test-compiled bench: export PYTHONSAFEPATH = 1
+
 test-compiled: $(VENV)/compiled/.installed ## all tests on a wheel whose modules are compiled; needs a C compiler, 10 minutes
-	PYTHONSAFEPATH=1 QUICBUS_TESTS_COMPILED=1 $(COMPILED)/python -m pytest -n 2 --import-mode=append
+	QUICBUS_TESTS_COMPILED=1 $(COMPILED)/python -m pytest -n 2 --import-mode=append
 
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## quicbus beside NATS, zenoh, Mosquitto and Redis, an hour or two; writes docs/benchmarks.md; then the parts
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,bench]'
-	$(BIN)/python -m benchmarks.peers.install
-	$(BIN)/python -m benchmarks.peers --json benchmarks.json --write docs
-	-$(BIN)/python -m benchmarks.wide_area --seconds 8 --write docs
-	$(BIN)/python -m pytest benchmarks --benchmark-enable -q
+bench: $(VENV)/compiled/.bench ## quicbus beside NATS, zenoh, Mosquitto and Redis, an hour or two; writes docs/benchmarks.md; then the parts
+	$(COMPILED)/python -m benchmarks.peers.install
+	$(COMPILED)/python -m benchmarks.peers --json benchmarks.json --write docs
+	-$(COMPILED)/python -m benchmarks.wide_area --seconds 8 --write docs
+	$(COMPILED)/python -m pytest benchmarks --import-mode=append --benchmark-enable -q
+
+$(VENV)/compiled/.bench: $(VENV)/compiled/.installed
+	$(COMPILED)/python -m pip install --quiet --disable-pip-version-check "$$(ls $(VENV)/wheels/quicbus-*.whl)[fast,bench]"
+	@touch $@
 
 abuse: setup ## every attack with full strength on both engines beside good clients; writes docs/abuse.md
 	$(BIN)/python -m tests.abuse --write docs/abuse.md

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from benchmarks.peers.seam import Bus, Peer, Server, Take, Where
+from quicbus.compiled import is_compiled
 from quicbus.identity import Authority
 from quicbus.identity.data_folder import prepare_node_folder
 from quicbus.testing.launcher import BrokerProcess
@@ -53,7 +54,8 @@ def _peer(name: str, engine: str, datagram_size: int | None, cases: str = "") ->
         start_two=start_two,
         start_crowd=start_crowd,
         missing="" if is_there else f"{engine} is not installed (pip install '.[fast]')",
-        versions={package: version(package) for package in ("quicbus", engine, "uvloop") if _has(package)},
+        versions={package: version(package) for package in ("quicbus", engine, "uvloop") if _has(package)}
+        | {"quicbus modules": "compiled" if is_compiled() else "not compiled"},
         cases=cases,
     )
 

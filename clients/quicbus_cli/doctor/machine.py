@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from quicbus.compiled import is_compiled
 from quicbus.exceptions import InvalidSetting
 from quicbus.transport.engines import engine_named
 from quicbus.transport.udp_socket import SOCKET_BUFFER_SIZE, SOL_UDP, UDP_GRO, UDP_SEGMENT, bind_udp
@@ -40,8 +41,12 @@ def installed(package: str) -> str:
 
 
 def check_versions() -> Finding:
-    packages = ", ".join(f"{name} {installed(name)}" for name in ("quicbus", "aioquic", "cryptography"))
-    return ok("versions", f"{packages}, Python {platform.python_version()}, {platform.system()} {platform.release()}")
+    form = "compiled" if is_compiled() else "not compiled"
+    packages = ", ".join(f"{name} {installed(name)}" for name in ("aioquic", "cryptography"))
+    ours = f"quicbus {installed('quicbus')} ({form})"
+    return ok(
+        "versions", f"{ours}, {packages}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
+    )
 
 
 def check_engine(setting: str, qh3: str) -> Finding:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from quicbus.compiled import is_compiled
 from quicbus.exceptions import InvalidSetting
 from quicbus_cli.doctor.finding import State
 from quicbus_cli.doctor.machine import check_buffer, check_engine, check_loop, check_machine, check_offload
@@ -23,6 +24,7 @@ def test_everything_is_looked_at_and_shown() -> None:
         "receive buffer",
     ]
     assert "aioquic" in findings[0].seen
+    assert ("(compiled)" in findings[0].seen) == is_compiled()
 
 
 @pytest.mark.parametrize(
