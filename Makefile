@@ -53,7 +53,7 @@ $(VENV)/compiled/.installed: $(VENV)/.installed $(SOURCES)
 test-compiled bench: export PYTHONSAFEPATH = 1
 
 test-compiled: $(VENV)/compiled/.installed ## all tests on a wheel whose modules are compiled; needs a C compiler, 10 minutes
-	QUICBUS_TESTS_COMPILED=1 $(COMPILED)/python -m pytest -n 2 --import-mode=append
+	TESTS_COMPILED=1 $(COMPILED)/python -m pytest -n 2 --import-mode=append
 
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .

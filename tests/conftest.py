@@ -27,7 +27,7 @@ LOGGERS = ("quicbus", "quicbus_broker", "quicbus_cli")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what looks at how Python runs the code where the modules are compiled (`make test-compiled`)."""
-    if "QUICBUS_TESTS_COMPILED" in os.environ:
+    if "TESTS_COMPILED" in os.environ:
         for item in items:
             if "interpreted" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="of modules that are not compiled"))

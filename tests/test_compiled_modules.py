@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
 MODULES: list[str] = HOOK["custom"]["modules"]
-IS_COMPILED = "QUICBUS_TESTS_COMPILED" in os.environ
+IS_COMPILED = "TESTS_COMPILED" in os.environ
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -25,6 +26,13 @@ def test_a_module_is_compiled_where_that_is_what_is_tested(path: str) -> None:
 
     assert module.__file__ is not None
     assert module.__file__.endswith(".py") != IS_COMPILED, module.__file__
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_no_compiled_module_makes_a_struct_whose_keywords_would_be_lost(path: str) -> None:
+    classes = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ClassDef)]
+
+    assert [one.name for one in classes if one.keywords or "msgspec.Struct" in map(ast.unparse, one.bases)] == []
 
 
 @pytest.mark.skipif(IS_COMPILED, reason="they were compiled")

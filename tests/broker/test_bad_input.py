@@ -309,6 +309,7 @@ def test_a_client_that_allows_too_few_streams_is_told_so() -> None:
     assert closed_with(client) is CloseCode.LIMIT_EXCEEDED
 
 
+@pytest.mark.interpreted
 def test_a_client_that_reads_no_control_frames_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "MAX_UNANSWERED", 8192)
     client = FakeBroker().client()

@@ -193,6 +193,7 @@ def test_order_holds_however_the_input_is_cut(seed: int) -> None:
         assert [message for message in received if message in set(messages)] == messages
 
 
+@pytest.mark.interpreted
 def test_a_match_is_cut_and_what_comes_after_it_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = with_maze(monkeypatch)
     writer, other = broker.client(), broker.client()
@@ -219,6 +220,7 @@ def test_a_match_is_cut_and_what_comes_after_it_keeps_its_order(monkeypatch: pyt
     assert broker.router.books().balance == 0
 
 
+@pytest.mark.interpreted
 def test_a_client_is_not_drained_while_a_match_of_its_last_batch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = with_maze(monkeypatch)
     writer = broker.client()
@@ -230,6 +232,7 @@ def test_a_client_is_not_drained_while_a_match_of_its_last_batch_is_cut(monkeypa
     assert broker.router.books().accepted == 1
 
 
+@pytest.mark.interpreted
 def test_a_match_that_was_cut_when_the_broker_closes_its_session_is_not_gone_on_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

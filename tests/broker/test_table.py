@@ -84,6 +84,7 @@ def test_reply_topics_are_not_remembered() -> None:
     assert table._plans == {}
 
 
+@pytest.mark.interpreted
 def test_the_memory_for_topics_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "CACHED_TOPICS", 10)
     monkeypatch.setattr(table_module, "CACHED_TOPICS_SIZE", 100)

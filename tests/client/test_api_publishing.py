@@ -108,6 +108,7 @@ async def test_a_cancelled_publish_has_published_nothing_and_lets_the_next_one_t
     await bus.close(timeout=0)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("turn_s", "batches"), [(0.0, 3), (3600.0, 1)])
 async def test_a_publisher_that_never_waits_gives_the_loop_turns(
     bus: Client, dialer: ScriptedDialer, monkeypatch: pytest.MonkeyPatch, turn_s: float, batches: int

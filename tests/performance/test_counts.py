@@ -17,6 +17,7 @@ TRIES = 5
 """What else the machine does adds to counts and takes nothing away: the least of them counts."""
 
 
+@pytest.mark.interpreted
 @pytest.mark.skipif(sys.platform != "linux", reason="counts are those of the endpoint of Linux")
 @pytest.mark.parametrize("name", CASES)
 async def test_a_thousand_messages_cost_no_more_than_they_did(

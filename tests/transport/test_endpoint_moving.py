@@ -162,6 +162,7 @@ async def test_a_listener_whose_window_is_full_goes_on_at_the_new_address_when_p
         assert accepted.connection.peer_address[0] == "10.0.0.9"
 
 
+@pytest.mark.interpreted
 async def test_an_address_that_is_gone_for_a_while_and_comes_back_is_no_move(monkeypatch: pytest.MonkeyPatch) -> None:
     network = MemoryNetwork()
     async with opened("memory", Recorders(), network=network) as here, opened("memory", network=network) as there:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+
+import pytest
 
 from quicbus.transport import excess
 from quicbus.transport.excess import FEED_OTHERS_S, FEED_S, Excess
 from quicbus.transport.network import Path
-
-if TYPE_CHECKING:
-    import pytest
 
 PATH = Path(("10.0.0.9", 9), ("10.0.0.9", 9))
 FITTING = 4
@@ -113,6 +111,7 @@ def test_who_left_much_waiting_waits_in_the_next_turn_too_and_not_for_ever() -> 
     assert bench.take_fed() == [("greedy", b"y")]
 
 
+@pytest.mark.interpreted
 def test_over_the_bound_of_memory_datagrams_are_fed_in_order_and_none_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,6 +124,7 @@ def test_over_the_bound_of_memory_datagrams_are_fed_in_order_and_none_is_dropped
     assert not bench.fed, "nothing of what was fed counts any more"
 
 
+@pytest.mark.interpreted
 def test_where_others_wait_up_to_the_bound_who_had_nothing_waiting_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excess, "MAX_SIZE", 5)
     bench = Bench()

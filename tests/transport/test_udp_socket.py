@@ -121,6 +121,7 @@ async def test_a_kernel_that_refuses_segments_is_asked_once(number: int, monkeyp
         assert counters.send_errors == {}
 
 
+@pytest.mark.interpreted
 @linux_only
 async def test_what_the_socket_does_not_take_waits_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     inbox, counters = Inbox(), Counters()

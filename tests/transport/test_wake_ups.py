@@ -6,12 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import pytest
+
 from quicbus.transport.wake_ups import MAX_STRANGERS_WOKEN, MAX_WOKEN, WakeUps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quicbus.transport.endpoint_connection import EndpointConnection
+
+pytestmark = pytest.mark.interpreted
 
 
 @dataclass(eq=False)
