@@ -20,7 +20,7 @@ SOURCES = {
 FILES = sorted((name, path) for name, folder in SOURCES.items() for path in folder.rglob("*.py"))
 
 # What a part may import of quicbus: all that stands here, and itself. Most specific first.
-FOUNDATION = {"quicbus.exceptions", "quicbus.limits"}
+FOUNDATION = {"quicbus.exceptions", "quicbus.limits", "quicbus.values"}
 SETTINGS = FOUNDATION | {"quicbus.setting_values", "quicbus.settings", "quicbus.setting_docs"}
 CORE = SETTINGS | {
     "quicbus.feeds",
@@ -34,6 +34,7 @@ CORE = SETTINGS | {
 ALLOWED = {
     "quicbus.exceptions": set[str](),
     "quicbus.limits": set[str](),
+    "quicbus.values": set[str](),
     "quicbus.setting_values": FOUNDATION,
     "quicbus.setting_docs": SETTINGS,
     "quicbus.settings": SETTINGS,

@@ -15,6 +15,7 @@ from mypy_extensions import mypyc_attr
 
 from quicbus.client.message import BatchContext, Message, Replier
 from quicbus.exceptions import ProtocolViolation
+from quicbus.values import make_structs
 from quicbus.wire.batch import FLAG_HEADERS, Body, decode_headers, read_messages, split_headers
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Arrival:
     ) -> None:
         self.body = body
         self.envelope = envelope
+
+
+make_structs(globals(), Arrival)
 
 
 class Leg:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 from mypy_extensions import mypyc_attr
 
 from quicbus import limits
+from quicbus.values import make_structs
 
 if TYPE_CHECKING:
     from quicbus.client.outgoing import Outgoing, Route
@@ -141,3 +142,6 @@ class OpenBatch:
             and not (self.request or message.request)
             and (not self.expires_in_ms or now - self.opened < _SAME_MOMENT_S)
         )
+
+
+make_structs(globals(), SealedBatch, OpenBatch)

@@ -28,6 +28,7 @@ from mypy_extensions import mypyc_attr
 
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
+from quicbus.values import make_structs
 
 __all__ = [
     "FLAG_HEADERS",
@@ -118,6 +119,9 @@ class Body:
         is_wide = self.flags & FLAG_WIDE
         table_start = self.messages_start - self.count * (4 if is_wide else 2)
         return _read_table(self.raw[table_start : self.messages_start], is_wide)
+
+
+make_structs(globals(), Body)
 
 
 def encode_body(

@@ -19,6 +19,7 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from quicbus.exceptions import ProtocolViolation
+from quicbus.values import make_structs
 from quicbus.wire.batch import FLAG_WIDE, encode_body_front
 
 __all__ = [
@@ -165,6 +166,9 @@ class Oversize:
         self.kind = kind
         self.size = size
         self.head = head
+
+
+make_structs(globals(), Envelope, Delivery, Record, Oversize)
 
 
 def encode_publish(body: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 from mypy_extensions import mypyc_attr
 
+from quicbus.values import make_structs
 from quicbus.wire.batch import Body, slice_body
 
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ class Delivery:
         self.stop = stop
         self.subscriptions = subscriptions
         self.age_ms = age_ms
+
+
+make_structs(globals(), Batch, Delivery, gc=True)
 
 
 class DropsChanged:
