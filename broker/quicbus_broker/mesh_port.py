@@ -10,7 +10,7 @@ from quicbus.wire.bundles import BundleBatch
 from quicbus_broker.mesh.messages.traffic import Publication
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from quicbus_broker.edge import Exchange
     from quicbus_broker.edge.remote import RemotePlan
@@ -28,6 +28,7 @@ class MeshPort:
     def __init__(self, driver: MeshDriver, exchange: Exchange, clock: Callable[[], float]) -> None:
         self._driver = driver
         self._mesh = driver.mesh
+        self.plan = driver.mesh.plan
         self._exchange = exchange
         self._clock = clock
 
@@ -36,9 +37,6 @@ class MeshPort:
     @property
     def is_joined(self) -> bool:
         return self._mesh.is_settled
-
-    def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
-        return self._mesh.plan(topic, local_groups)
 
     def forward(self, batch: Batch, plan: RemotePlan) -> None:
         publication = _publication(batch, cast("MeshPlan", plan))

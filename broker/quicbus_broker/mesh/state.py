@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from quicbus.wire.bundles import BundleBatch
     from quicbus.wire.node_frames import Signed
     from quicbus_broker.mesh.config import MeshConfig
-    from quicbus_broker.mesh.interest.forwarding import MeshPlan
     from quicbus_broker.mesh.interest.interest_table import InterestBase
     from quicbus_broker.mesh.members.table import TableBase
     from quicbus_broker.mesh.outputs import MeshInput, MeshOutput, NodeId, Output
@@ -112,6 +111,9 @@ class Mesh:
         self._discovery = Discovery(me, self._table, self._membership, config, rng, self._interest_since)
         self._orphans = Orphans(me, self._table, self._connections, config, rng)
         self._forwarding = Forwarding(me, self._table, self._interest, config, rng, self._detector.rtt_s)
+        self.plan = self._forwarding.plan
+        """Return who elsewhere gets a topic; groups (name, filter) with members here keep their share. Every batch
+        asks: a call less."""
         ways = Ways(
             self._connections.is_connected, self._overlay.want_contact, self._overlay.touch, lambda: self.neighbors
         )
@@ -226,10 +228,6 @@ class Mesh:
             if due < timer:
                 timer = due
         return timer
-
-    def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]]) -> MeshPlan:
-        """Return who elsewhere gets a topic; `local_groups` (name, filter) have members here and keep their share."""
-        return self._forwarding.plan(topic, local_groups)
 
     def publish(self, publication: Publication, now: float) -> list[MeshOutput]:
         """Send a batch of a client. What is broadcast leaves with `end_turn`."""
