@@ -225,7 +225,8 @@ def encode_delivery_front(envelope: Envelope, subscription_count: int, body_size
 def encode_subscriptions(subscriptions: Sequence[tuple[int, int]]) -> bytes:
     """Return the table of a Message record: each subscription with its drops so far."""
     if len(subscriptions) == 1:
-        return _SUBSCRIPTION.pack(*subscriptions[0])
+        number, dropped = subscriptions[0]
+        return _SUBSCRIPTION.pack(number, dropped)
     return b"".join([_SUBSCRIPTION.pack(number, dropped) for number, dropped in subscriptions])
 
 

@@ -38,7 +38,9 @@ class OutgoingLanes:
             if not self._parts:
                 self._connection.transmit_soon()
             parts = self._parts[lane] = []
-        parts += (front, table, body)
+        parts.append(front)
+        parts.append(table)
+        parts.append(body)
         self.records += 1
 
     def flush(self) -> None:

@@ -356,4 +356,4 @@ def _delivery(subscription: Subscription, waiting: Waiting, now: float) -> Deliv
 
 
 def _age_ms(batch: Batch, now: float) -> int:
-    return batch.envelope.age_ms + round(1000 * (now - batch.arrived))
+    return batch.envelope.age_ms + int(1000 * (now - batch.arrived) + 0.5)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from quicbus.topics import REPLY_PREFIX
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["EMPTY_PLAN", "Forwarding", "GroupPlan", "MeshPlan", "are_few"]
 
-CACHED_TOPICS = 65_536
-CACHED_TOPICS_SIZE = 8 * 1024 * 1024
+CACHED_TOPICS: Final = 65_536
+CACHED_TOPICS_SIZE: Final = 8 * 1024 * 1024
 """As in `routing/table.py`."""
-NEAR_FACTOR = 2.0
-NEAR_SLACK_S = 0.001
+NEAR_FACTOR: Final = 2.0
+NEAR_SLACK_S: Final = 0.001
 """Nodes whose round trip is at most so much longer than the shortest are equally near."""
-RANKED_PICKS = 64
+RANKED_PICKS: Final = 64
 """Round trips are compared again after so many batches."""
 
-_REPLY_PREFIX = REPLY_PREFIX.encode()
-_NODE_SIZE = 32
+_REPLY_PREFIX: Final = REPLY_PREFIX.encode()
+_NODE_SIZE: Final = 32
 
 
 class GroupPlan:
@@ -73,11 +73,11 @@ class MeshPlan:
     """To all nodes, in the place of `direct`."""
     groups: tuple[GroupPlan, ...] = ()
     waits: bool = False
-    is_empty: bool = field(init=False)
-    """Nobody elsewhere wants it."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_empty", not (self.direct or self.is_broadcast or self.groups))
+    @property
+    def is_empty(self) -> bool:
+        """Nobody elsewhere wants it."""
+        return not (self.direct or self.is_broadcast or self.groups)
 
     @property
     def nodes(self) -> tuple[NodeId, ...]:
