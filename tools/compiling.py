@@ -57,5 +57,5 @@ def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]
 
     os.chdir(root)
     arguments = ["--config-file=pyproject.toml", *modules]
-    extensions: list[Any] = mypycify(arguments, opt_level="2", debug_level="0", target_dir=str(folder / "c"))
+    extensions: list[Any] = mypycify(arguments, opt_level="3", debug_level="0", target_dir=str(folder / "c"))
     return extensions
