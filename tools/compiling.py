@@ -56,6 +56,7 @@ def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]
     from mypyc.build import mypycify
 
     os.chdir(root)
-    arguments = ["--config-file=pyproject.toml", *modules]
+    # A cache of its own: that of a developer may hold types that are not installed here.
+    arguments = ["--config-file=pyproject.toml", f"--cache-dir={folder / 'cache'}", *modules]
     extensions: list[Any] = mypycify(arguments, opt_level="3", debug_level="0", target_dir=str(folder / "c"))
     return extensions
