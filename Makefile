@@ -11,7 +11,7 @@ TOOLS := $(VENV)/tools/bin
 AUDIT_SERVICE ?= pypi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compiled wheel lint types tests format bench abuse simulate fuzz lock check-deps clean
+.PHONY: help setup demo test test-compiled lint types tests format bench abuse simulate fuzz lock check-deps clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12

@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
 import random
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 import quicbus
+from benchmarks.processes import run, start
 from quicbus.compiled import is_compiled
-from quicbus.process import loop_factory
 from quicbus.testing.launcher import BrokerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from multiprocessing.connection import Connection
 
 SIZE = 128
 MESSAGES = {1: 2_400_000, 100: 1_600_000, 10_000: 800_000}
 """By the number of topics: a second or more each."""
 REQUESTS = 10_000
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main)
 
 
 def subscriber(url: str, credential: str, engine: str, count: int, pipe: Connection) -> None:
@@ -95,38 +88,30 @@ def asker(url: str, credential: str, engine: str, count: int, pipe: Connection) 
     run(work())
 
 
-class Part:
-    """A process of a measurement."""
-
-    def __init__(self, target: Any, *arguments: Any) -> None:
-        self.pipe, there = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=target, args=(*arguments, there), daemon=True)
-        self.process.start()
-        assert self.pipe.recv() == "ready"
-
-
 def measure(engine: str, topics: int) -> list[float]:
     """Return seconds of publisher, broker and subscriber (or asker, broker, answerer: `topics` 0), and of the clock."""
     with BrokerProcess(engine=engine) as broker:
         common = (broker.url, str(broker.credential_path), engine)
         count = MESSAGES.get(topics, REQUESTS)
         if topics:
-            reader = Part(subscriber, *common, count)
-            writer = Part(publisher, *common, count, topics)
+            reader, from_reader = start(subscriber, *common, count)
+            writer, to_writer = start(publisher, *common, count, topics)
         else:
-            reader, writer = Part(answerer, *common), Part(asker, *common, count)
-        processes = [psutil.Process(pid) for pid in (writer.process.pid, broker.pid, reader.process.pid)]
+            reader, from_reader = start(answerer, *common)
+            writer, to_writer = start(asker, *common, count)
+        for pipe in (from_reader, to_writer):
+            assert pipe.recv() == "ready"
+        processes = [psutil.Process(pid) for pid in (writer.pid, broker.pid, reader.pid)]
         before = [sum(each.cpu_times()[:2]) for each in processes]
         began = time.monotonic()
-        writer.pipe.send("go")
-        for part in (writer, reader) if topics else (writer,):
-            assert part.pipe.recv() == "all"
+        to_writer.send("go")
+        for pipe in (to_writer, from_reader) if topics else (to_writer,):
+            assert pipe.recv() == "all"
         took = time.monotonic() - began
-        used = [sum(each.cpu_times()[:2]) - start for each, start in zip(processes, before, strict=True)]
-        for part in (writer, reader):
-            part.process.terminate()
-            part.process.join()
+        used = [sum(each.cpu_times()[:2]) - at_first for each, at_first in zip(processes, before, strict=True)]
+        for process in (writer, reader):
+            process.terminate()
+            process.join()
         return [seconds / count for seconds in (*used, took)]
 
 

@@ -9,28 +9,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import quicbus
-from quicbus.process import loop_factory
+from benchmarks.processes import run, start
 from quicbus.testing.launcher import BrokerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from multiprocessing.connection import Connection
 
 PAYLOAD = os.urandom(128)
 CONNECTIONS = 150
 AT_A_TIME = 15
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main)
 
 
 def subscriber(url: str, credential: str, topic: str, count: int, pipe: Connection) -> None:
@@ -84,14 +77,6 @@ def cpu_seconds(broker: BrokerProcess) -> float:
             fields = file.read().rpartition(")")[2].split()
         total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
-
-
-def start(target: Any, *arguments: Any) -> tuple[multiprocessing.Process, Connection]:
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=target, args=(*arguments, there), daemon=True)
-    process.start()
-    there.close()
-    return process, here  # type: ignore[return-value]
 
 
 def measure(workers: int, messages: int, engine: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ the filters, however many levels a hostile one has. Nothing recurses, and a matc
 from __future__ import annotations
 
 import sys
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -15,9 +15,9 @@ __all__ = ["Matching", "TopicTrie"]
 
 V = TypeVar("V")
 
-_PIECE: Final = 1024
+_PIECE = 1024
 """Characters of a label with wildcards that are compared at once: at most 512 levels."""
-_LEVELS_PER_STEP: Final = 4
+_LEVELS_PER_STEP = 4
 """Comparing so many levels of such a label takes as long as visiting a node."""
 
 

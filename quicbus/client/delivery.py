@@ -35,16 +35,12 @@ class Arrival:
 
     __slots__ = ("body", "envelope")
 
-    def __init__(
-        self,
-        body: Body,
-        envelope: Envelope,
-    ) -> None:
-        self.body = body
-        self.envelope = envelope
+    def __init__(self, body: Body, envelope: Envelope) -> None:
+        self.body: Final = body
+        self.envelope: Final = envelope
 
 
-make_structs(globals(), Arrival)
+make_structs(globals(), Arrival, frozen=True)
 
 
 class Leg:

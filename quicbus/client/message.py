@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +10,8 @@ import msgspec
 from quicbus.exceptions import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from quicbus.wire.records import Envelope
 
 __all__ = ["BatchContext", "Message", "Replier"]

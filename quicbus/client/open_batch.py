@@ -29,13 +29,7 @@ class SealedBatch:
 
     __slots__ = ("lane", "number", "record", "request")
 
-    def __init__(
-        self,
-        lane: int,
-        record: bytes,
-        number: int,
-        request: int,
-    ) -> None:
+    def __init__(self, lane: int, record: bytes, number: int, request: int) -> None:
         self.lane = lane
         self.record = record
         self.number = number

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus.transport._packets import (
@@ -22,6 +21,8 @@ from quicbus.transport.work_budget import WorkBudget
 from quicbus.wire.close_codes import CloseCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quicbus.transport._packets import PacketHeader
     from quicbus.transport.connection import Address, Connection
     from quicbus.transport.engine import Terminated
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Accept", "Admission", "Answer", "Drop", "Refusal", "RefusedSession", "Verdict"]
 
-FIRST_ID_SIZE_MIN: Final = 8
+FIRST_ID_SIZE_MIN = 8
 """RFC 9000 section 7.2: of the destination id that a dialer makes up."""
-TRY_AGAIN_S: Final = 5
+TRY_AGAIN_S = 5
 
 
 @dataclass(frozen=True, slots=True)

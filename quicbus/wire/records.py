@@ -76,13 +76,13 @@ class Envelope:
     published, of the first message here. `age_ms` sums the time that the batch spent in queues of nodes.
     """
 
-    origin: bytes
-    boot: int
-    sequence: int
-    publisher: str
-    first: int = 0
-    age_ms: int = 0
-    hop_limit: int = 0
+    origin: Final[bytes]
+    boot: Final[int]
+    sequence: Final[int]
+    publisher: Final[str]
+    first: Final[int]
+    age_ms: Final[int]
+    hop_limit: Final[int]
 
     def __init__(
         self,
@@ -113,16 +113,11 @@ class Envelope:
 class Delivery:
     """A decoded Message record: for which subscriptions it is, each with the drops of that subscription so far."""
 
-    envelope: Envelope
-    subscriptions: tuple[tuple[int, int], ...]
-    body: bytes
+    envelope: Final[Envelope]
+    subscriptions: Final[tuple[tuple[int, int], ...]]
+    body: Final[bytes]
 
-    def __init__(
-        self,
-        envelope: Envelope,
-        subscriptions: tuple[tuple[int, int], ...],
-        body: bytes,
-    ) -> None:
+    def __init__(self, envelope: Envelope, subscriptions: tuple[tuple[int, int], ...], body: bytes) -> None:
         self.envelope = envelope
         self.subscriptions = subscriptions
         self.body = body
@@ -132,14 +127,10 @@ class Delivery:
 @mypyc_attr(acyclic=True, free_list_len=1)
 @dataclass(init=False, slots=True)
 class Record:
-    kind: int
-    payload: bytes
+    kind: Final[int]
+    payload: Final[bytes]
 
-    def __init__(
-        self,
-        kind: int,
-        payload: bytes,
-    ) -> None:
+    def __init__(self, kind: int, payload: bytes) -> None:
         self.kind = kind
         self.payload = payload
 
@@ -153,22 +144,17 @@ class Oversize:
     `head` are the first bytes of its payload: at least 32, further ones as far as they came with the chunk.
     """
 
-    kind: int
-    size: int
-    head: bytes
+    kind: Final[int]
+    size: Final[int]
+    head: Final[bytes]
 
-    def __init__(
-        self,
-        kind: int,
-        size: int,
-        head: bytes,
-    ) -> None:
+    def __init__(self, kind: int, size: int, head: bytes) -> None:
         self.kind = kind
         self.size = size
         self.head = head
 
 
-make_structs(globals(), Envelope, Delivery, Record, Oversize)
+make_structs(globals(), Envelope, Delivery, Record, Oversize, frozen=True)
 
 
 def encode_publish(body: bytes) -> bytes:

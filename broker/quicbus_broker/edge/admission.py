@@ -5,9 +5,8 @@ One `Admission` serves all connections of one listener. The server keeps the lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
@@ -18,6 +17,7 @@ from quicbus_broker.edge.nodes import KIND_NODE
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Callable, Sequence
 
     from quicbus.identity import Verifier
     from quicbus.transport.engine import Terminated
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission", "Admitted", "Sessions"]
 
-AGENT: Final = "quicbus"
-KIND_CLIENT: Final = "client"
-RETRY_AFTER_S: Final = 10
+AGENT = "quicbus"
+KIND_CLIENT = "client"
+RETRY_AFTER_S = 10
 
 
 @dataclass(frozen=True, slots=True)

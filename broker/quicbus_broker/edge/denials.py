@@ -5,7 +5,7 @@ A client that tries again and again has one line a minute, and all of them toget
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus_broker.line_budget import LineBudget
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Denials"]
 
-_MAX_SHOWN: Final = 200
+_MAX_SHOWN = 200
 """Characters of a topic or filter."""
 
 

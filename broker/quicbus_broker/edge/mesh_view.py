@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from quicbus.wire.frames import PeerEntry
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 __all__ = ["MAX_BROKERS", "Alone", "FurtherBrokers", "MeshView", "further_brokers"]
 
-MAX_BROKERS: Final = 16
+MAX_BROKERS = 16
 """URLs that a client is told: enough to find one that lives, few enough to try them all."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteSources"]
 
-MAX_ORIGINS: Final = 4096
+MAX_ORIGINS = 4096
 """Objects that stand for a node; further ones are made again when they are needed."""
 
 

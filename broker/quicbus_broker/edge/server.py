@@ -6,11 +6,10 @@ import heapq
 import math
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from quicbus.identity.peer import ISSUE_CLIENT, ISSUE_NODE
 from quicbus.logs import logger_for
@@ -26,6 +25,8 @@ from quicbus_broker.edge.trust import EdgeTrust
 from quicbus_broker.edge.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from quicbus.identity import Verifier
     from quicbus.identity.trust import TrustStore
     from quicbus.transport.connection import Connection
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "EdgeStatistics"]
 
-BROKERS_INTERVAL_S: Final = 1.0
+BROKERS_INTERVAL_S = 1.0
 """Clients are told of changed brokers at most so often."""
-LOOK_INTERVAL_PER_MEMBER_S: Final = 1e-4
+LOOK_INTERVAL_PER_MEMBER_S = 1e-4
 """For a client that comes in the mesh is looked at anew if the last look is older: a look takes 10 us a member, and
 many clients come when many members fail."""
-PROOF_AGAIN_S: Final = 60.0
+PROOF_AGAIN_S = 60.0
 """So long before its certificate ends a client is asked for its proof again; in shorter lives, in the last quarter."""
-PERMITTED_AT_A_TIME: Final = 100
+PERMITTED_AT_A_TIME = 100
 """Sessions whose subscriptions are held against another table in one turn: about 15 ms."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from quicbus.identity.peer import ISSUE_CLIENT
 from quicbus.wire.close_codes import CloseCode
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeTrust"]
 
-TOLD_SIZE_PER_TICK: Final = 4 * 1024 * 1024
+TOLD_SIZE_PER_TICK = 4 * 1024 * 1024
 """Clients are told of a change so many bytes at a time: 10,000 of them would be sent two gigabytes at once."""
 
 

@@ -69,12 +69,7 @@ class Batch:
     __slots__ = ("arrived", "body", "envelope", "expires_at", "source")
 
     def __init__(
-        self,
-        body: Body,
-        envelope: Envelope,
-        source: Source | None,
-        arrived: float,
-        expires_at: float,
+        self, body: Body, envelope: Envelope, source: Source | None, arrived: float, expires_at: float
     ) -> None:
         self.body = body
         self.envelope = envelope

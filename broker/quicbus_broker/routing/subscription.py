@@ -42,7 +42,7 @@ DISCONNECTED: Final = "disconnected"
 
 # A subscription that keeps up, as nearly all do, needs none of its own.
 _NOTHING_WAITS: Final = Backlog()
-_NOTHING_DROPPED: dict[str, int] = {}
+_NOTHING_DROPPED: Final[dict[str, int]] = {}
 _NEVER: Final = -math.inf
 
 
