@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -35,19 +37,42 @@ def test_no_compiled_module_makes_a_struct_whose_keywords_would_be_lost(path: st
     assert [one.name for one in classes if one.keywords or "msgspec.Struct" in map(ast.unparse, one.bases)] == []
 
 
-@pytest.mark.skipif(IS_COMPILED, reason="they were compiled")
-def test_the_compiler_takes_all_modules(tmp_path: Path) -> None:
-    code = """
+def compiling(function: str, folder: Path, *modules: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = f"""
 import sys
 from pathlib import Path
 
-from tools.compiling import translate_modules
+from tools.compiling import {function}
 
-translate_modules(Path(), sys.argv[2:], Path(sys.argv[1]))
+print({function}(Path(), sys.argv[2:], Path(sys.argv[1])))
 """
-    command = [sys.executable, "-c", code, str(tmp_path), *MODULES]
+    command = [sys.executable, "-c", code, str(folder), *modules]
+    environ = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110)
 
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+
+@pytest.mark.skipif(IS_COMPILED, reason="they were compiled")
+def test_the_compiler_takes_all_modules(tmp_path: Path) -> None:
+    run = compiling("translate_modules", tmp_path, *MODULES)
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert list(tmp_path.rglob("*.c"))
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_a_module_becomes_an_extension_module_with_its_name_in_a_wheel(tmp_path: Path) -> None:
+    run = compiling("compile_modules", tmp_path, "quicbus/values.py")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    (path,) = tmp_path.glob("modules/quicbus/values.*")
+    assert path.suffix in EXTENSION_SUFFIXES[-1]
+    assert f"'quicbus/{path.name}'" in run.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the compiler is not found by CC")
+def test_without_a_c_compiler_the_remedy_is_named(tmp_path: Path) -> None:
+    run = compiling("compile_modules", tmp_path, "quicbus/values.py", CC="/nowhere/cc")
+
+    assert run.returncode == 1
+    assert "apt install gcc" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -36,17 +36,24 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
 def compile_modules(root: Path, modules: list[str], folder: Path) -> list[tuple[Path, str]]:
     """Compile modules, named relative to `root`; returns each extension module with its name in a wheel.
 
-    C files and what is built of them go into `folder`.
+    C files and what is built of them go into `folder`. Raises `SystemExit` where that cannot be done.
     """
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
+    from setuptools.errors import CCompilerError
 
     build = build_ext(Distribution({"name": "quicbus", "ext_modules": translate_modules(root, modules, folder)}))
     build.build_lib = str(folder / "modules")
     build.build_temp = str(folder / "objects")
     build.parallel = os.cpu_count()
     build.ensure_finalized()
-    build.run()
+    try:
+        build.run()
+    except CCompilerError as error:
+        raise SystemExit(
+            f"The modules can't be compiled: {error}. It takes a C compiler and Python's headers (Debian: "
+            "`apt install gcc python3-dev`); without HATCH_BUILD_HOOKS_ENABLE quicbus is installed as it is, and works."
+        ) from None
     built = folder / "modules"
     return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
 
