@@ -39,16 +39,21 @@ class SealedBatch:
 @final
 @mypyc_attr(acyclic=True, free_list_len=1)
 class OpenBatch:
-    """A batch under construction. It refers to bytes and a `Route` only, so that it can be part of no cycle."""
+    """A batch under construction: a message, and those that follow it.
+
+    With its `Route` it is part of a cycle until it leaves the queue of its publisher, which cuts that.
+    """
 
     __slots__ = (
         "base_cost",
         "deadline",
         "expires_in_ms",
+        "first",
         "flags",
+        "following",
         "index",
+        "is_plain",
         "largest",
-        "messages",
         "opened",
         "reply_to",
         "request",
@@ -59,10 +64,12 @@ class OpenBatch:
     def __init__(
         self,
         route: Route,
-        messages: list[bytes],
+        first: bytes,
         room: int,
         index: int,
         base_cost: int,
+        is_plain: bool = True,
+        following: list[bytes] | None = None,
         opened: float = 0.0,
         largest: int = 0,
         flags: int = 0,
@@ -72,10 +79,14 @@ class OpenBatch:
         deadline: float | None = None,
     ) -> None:
         self.route = route
-        self.messages = messages
+        self.first = first
+        self.following = following
+        """Where there is a second message: with many topics there is none, and lists are what the collector visits."""
         self.room = room
         self.index = index
         self.base_cost = base_cost
+        self.is_plain = is_plain
+        """Nothing but a payload may join it."""
         self.opened = opened
         self.largest = largest
         self.flags = flags
@@ -86,10 +97,13 @@ class OpenBatch:
 
     @classmethod
     def of(cls, first: Outgoing, index: int, now: float) -> OpenBatch:
-        """Return one for a message and what may go with it; it is empty."""
-        route = first.route
-        batch = cls(route, [], limits.BATCH_TARGET_SIZE, index, route.base_cost + len(first.reply_to))
+        """Return one for a message and what may go with it."""
+        route, data = first.route, first.data
+        room = limits.BATCH_TARGET_SIZE - len(data) - MESSAGE_COST
+        batch = cls(route, data, room, index, route.base_cost + len(first.reply_to))
+        batch.is_plain = not (first.flags or first.reply_to or first.expires_in_ms)
         batch.opened = now
+        batch.largest = first.payload_size
         batch.flags = first.flags
         batch.reply_to = first.reply_to
         batch.expires_in_ms = first.expires_in_ms
@@ -102,18 +116,39 @@ class OpenBatch:
         """At least the bytes of its record."""
         return self.base_cost + limits.BATCH_TARGET_SIZE - self.room
 
+    @property
+    def count(self) -> int:
+        following = self.following
+        return 1 if following is None else 1 + len(following)
+
+    @property
+    def messages(self) -> list[bytes]:
+        """All of them, in a list of their own."""
+        return [self.first, *(self.following or ())]
+
+    def add(self, data: bytes) -> None:
+        """Let a message follow that is within `room`, its `MESSAGE_COST` included."""
+        self.room -= len(data) + MESSAGE_COST
+        if self.following is None:
+            self.following = [data]
+        else:
+            self.following.append(data)
+
     def largest_payload(self) -> int:
         """`append` does not keep `largest` up to date; its messages have no headers, so that their size is known."""
         return self.largest if self.flags else max(map(len, self.messages))
 
     def cut(self, count: int) -> OpenBatch:
-        """Keep the first `count` messages; return a batch like this one with the others."""
+        """Keep the first `count` messages, fewer than there are; return a batch like this one with the others."""
+        messages = self.messages
         rest = OpenBatch(
             self.route,
-            self.messages[count:],
+            messages[count],
             0,
             self.index,
             self.base_cost,
+            self.is_plain,
+            messages[count + 1 :] or None,
             self.opened,
             self.largest,
             self.flags,
@@ -122,9 +157,9 @@ class OpenBatch:
             self.request,
             self.deadline,
         )
-        self.messages = self.messages[:count]
+        self.following = messages[1:count] or None
         for batch in (self, rest):
-            batch.room = limits.BATCH_TARGET_SIZE - sum(map(len, batch.messages)) - MESSAGE_COST * len(batch.messages)
+            batch.room = limits.BATCH_TARGET_SIZE - sum(map(len, batch.messages)) - MESSAGE_COST * batch.count
         return rest
 
     def takes(self, message: Outgoing, now: float) -> bool:

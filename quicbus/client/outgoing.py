@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, final
 from zlib import crc32
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from quicbus import limits
 from quicbus.exceptions import InvalidSetting, LimitExceeded, MessageTooLarge
 from quicbus.topics import check_topic
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, encode_headers, message_with_headers
+
+if TYPE_CHECKING:
+    from quicbus.client.open_batch import OpenBatch
 
 __all__ = ["BATCH_FRONT_SIZE", "CheckedTopics", "Outgoing", "Route", "payload_bytes", "prepare"]
 
@@ -20,36 +24,39 @@ BATCH_FRONT_SIZE: Final = 34
 """Size field and kind of a record (5) and the fixed part of a body (29)."""
 
 
-@dataclass(frozen=True, slots=True)
+@final
+@mypyc_attr(acyclic=True)
 class Route:
-    """A checked topic in bytes, and its lane."""
+    """A checked topic in bytes, and its lane. `base_cost` is that of a batch: its record without messages and reply
+    topic."""
 
-    topic: str
-    encoded: bytes
-    lane: int
-    base_cost: int
-    """Of a batch: its record without messages and reply topic."""
+    __slots__ = ("base_cost", "encoded", "lane", "newest", "topic")
+
+    def __init__(self, topic: str, encoded: bytes) -> None:
+        self.topic: Final = topic
+        self.encoded: Final = encoded
+        self.lane: Final = crc32(encoded) % limits.LANES
+        self.base_cost: Final = BATCH_FRONT_SIZE + len(encoded)
+        self.newest: OpenBatch | None = None
+        """Of those that are under construction: what is published next goes there, or into one after it."""
 
 
 class CheckedTopics:
-    """Remembers topics that were checked, so that the common case is one look-up."""
+    """Remembers topics that one publisher has checked, so that the common case is one look-up."""
 
     def __init__(self, size: int = limits.TOPIC_CACHE_SIZE) -> None:
         self._size = size
-        self._routes: dict[str, Route] = {}
-        self.known = self._routes.get
-        """Returns the route of a topic that was checked before, or `None`."""
+        self.known: Final[dict[str, Route]] = {}
+        """Routes of topics that were checked before."""
 
     def route(self, topic: str) -> Route:
         """Return the route of a topic; raises `InvalidTopic`."""
-        route = self._routes.get(topic)
+        route = self.known.get(topic)
         if route is None:
             encoded = check_topic(topic)
-            if len(self._routes) >= self._size:
-                self._routes.clear()
-            route = self._routes[topic] = Route(
-                topic, encoded, crc32(encoded) % limits.LANES, BATCH_FRONT_SIZE + len(encoded)
-            )
+            if len(self.known) >= self._size:
+                self.known.clear()
+            route = self.known[topic] = Route(topic, encoded)
         return route
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from quicbus import limits
 from quicbus.client.open_batch import MESSAGE_COST, OpenBatch, SealedBatch
-from quicbus.client.outgoing import CheckedTopics, Outgoing
+from quicbus.client.outgoing import CheckedTopics, Outgoing, Route
 from quicbus.client.refusals import Refusals
 from quicbus.wire.records import encode_publish_of
 
@@ -52,7 +52,7 @@ class Publisher:
         self.max_message_size = limits.MAX_MESSAGE_SIZE
         self.refusals = Refusals()
         self.topics = CheckedTopics()
-        self._known_route = self.topics.known
+        self._known_routes = self.topics.known
         self.on_open: Callable[[], None] = lambda: None
         """Called by `append` for the first batch that waits: there will be something to seal."""
         self.on_paced: Callable[[float], None] = lambda seconds: None
@@ -60,8 +60,6 @@ class Publisher:
         self._pace: Pace | None = None
         self._append_limit = limits.BATCH_TARGET_SIZE
         self._queue: deque[OpenBatch] = deque()
-        self._plain: dict[str, OpenBatch] = {}
-        self._special: dict[str, OpenBatch] = {}
         self._opened = 0
         self._is_connected = False
         self._is_held = False
@@ -82,29 +80,34 @@ class Publisher:
 
     def append(self, topic: str, payload: bytes | str) -> bool:
         """The short way: True when the message went into the open batch of its topic. False says nothing."""
-        batch = self._plain.get(topic)
-        if type(payload) is not bytes:
+        route = self._known_routes.get(topic)
+        if route is None or type(payload) is not bytes:
             return False
+        batch = route.newest
         if batch is None:
-            return self._append_first(topic, payload)
+            return self._append_first(route, payload)
         cost = len(payload) + MESSAGE_COST
-        if cost > batch.room or cost > self.room or self.turn_left <= 0 or cost > self._append_limit:
+        if (
+            not batch.is_plain
+            or cost > batch.room
+            or cost > self.room
+            or self.turn_left <= 0
+            or cost > self._append_limit
+        ):
             return False
+        following = batch.following
+        if following is None:
+            batch.following = [payload]
+        else:
+            following.append(payload)
         batch.room -= cost
         self.room -= cost
         self.turn_left -= 1
-        batch.messages.append(payload)
         return True
 
-    def _append_first(self, topic: str, payload: bytes) -> bool:
+    def _append_first(self, route: Route, payload: bytes) -> bool:
         """Open a batch without headers and the like, for a topic that was checked before."""
-        route = self._known_route(topic)
-        if (
-            route is None
-            or self.turn_left <= 0
-            or topic in self._special
-            or not self.refusals.permitted.may_publish(topic)
-        ):
+        if self.turn_left <= 0 or not self.refusals.permitted.may_publish(route.topic):
             return False
         cost = len(payload) + MESSAGE_COST
         base_cost = route.base_cost
@@ -112,9 +115,8 @@ class Publisher:
             return False
         self._opened += 1
         queue = self._queue
-        batch = OpenBatch(route, [payload], limits.BATCH_TARGET_SIZE - cost, self._opened, base_cost)
+        route.newest = batch = OpenBatch(route, payload, limits.BATCH_TARGET_SIZE - cost, self._opened, base_cost)
         queue.append(batch)
-        self._plain[topic] = batch
         self.room -= cost + base_cost
         self.turn_left -= 1
         if len(queue) == 1:
@@ -123,22 +125,24 @@ class Publisher:
 
     def offer(self, message: Outgoing, now: float) -> bool:
         """Take a message; False when there is no room for it."""
-        topic = message.route.topic
         cost = len(message.data) + MESSAGE_COST
         if self._pace is not None and self._is_connected and not self._is_in_pace(cost, self._pace):
             return False
-        batch = self._plain.get(topic) or self._special.get(topic)
-        if batch is None or not batch.takes(message, now):
-            opened = OpenBatch.of(message, self._opened + 1, now)
-            if not self._fits(cost + opened.base_cost):
+        route = message.route
+        batch = route.newest
+        if batch is not None and batch.takes(message, now):
+            if not self._fits(cost):
                 return False
-            self._open(opened)
-            batch = opened
-        elif not self._fits(cost):
-            return False
-        batch.room -= cost
-        batch.largest = max(batch.largest, message.payload_size)
-        batch.messages.append(message.data)
+            batch.largest = max(batch.largest, message.payload_size)
+            batch.add(message.data)
+        else:
+            batch = OpenBatch.of(message, self._opened + 1, now)
+            if not self._fits(cost + batch.base_cost):
+                return False
+            self._opened += 1
+            self.room -= batch.base_cost
+            self._queue.append(batch)
+            route.newest = batch
         self.room -= cost
         self.turn_left -= 1
         return True
@@ -176,18 +180,6 @@ class Publisher:
             return False
         return cost <= self._credit - self._sent_size and bool(self._pace.fitting((cost,), 0))
 
-    def _open(self, batch: OpenBatch) -> None:
-        topic = batch.route.topic
-        self._opened += 1
-        self.room -= batch.base_cost
-        self._queue.append(batch)
-        if batch.flags or batch.reply_to or batch.expires_in_ms:
-            self._plain.pop(topic, None)
-            self._special[topic] = batch
-        else:
-            self._special.pop(topic, None)
-            self._plain[topic] = batch
-
     # --- sending
 
     def seal(self, now: float) -> list[SealedBatch]:
@@ -197,7 +189,7 @@ class Publisher:
         while queue:
             batch = queue[0]
             if batch.deadline is not None and now >= batch.deadline:
-                self._dropped_while_disconnected += len(batch.messages)
+                self._dropped_while_disconnected += batch.count
                 self._leave_queue(batch)
                 continue
             if not self._is_connected or self._sent_size + batch.cost > self._credit:
@@ -219,9 +211,8 @@ class Publisher:
         if count < len(sizes):
             rest = batch.cut(count)
             self._queue.insert(1, rest)
-            for batches in (self._plain, self._special):
-                if batches.get(batch.route.topic) is batch:
-                    batches[batch.route.topic] = rest
+            if batch.route.newest is batch:
+                batch.route.newest = rest
         return True
 
     def _encode(self, batch: OpenBatch, now: float) -> SealedBatch:
@@ -229,10 +220,11 @@ class Publisher:
         expires_in_ms = 0
         if batch.deadline is not None:
             expires_in_ms = max(1, round((batch.deadline - now) * 1000))
-        route, messages = batch.route, batch.messages
+        route = batch.route
         record = encode_publish_of(
             route.encoded,
-            messages,
+            batch.first,
+            batch.following,
             number=self._number,
             flags=batch.flags,
             reply_to=batch.reply_to,
@@ -240,19 +232,17 @@ class Publisher:
         )
         self._sent_size += len(record)
         if self._pace is not None:
-            self._pace.sent(len(messages), len(record))
-        self._session_sent += len(messages)
+            self._pace.sent(batch.count, len(record))
+        self._session_sent += batch.count
         self.refusals.track(self._number, route.topic, batch.largest)
         return SealedBatch(route.lane, record, self._number, batch.request)
 
     def _leave_queue(self, batch: OpenBatch) -> None:
         self._queue.popleft()
-        self._left_queue += len(batch.messages)
-        topic = batch.route.topic
-        if self._plain.get(topic) is batch:
-            del self._plain[topic]
-        elif self._special.get(topic) is batch:
-            del self._special[topic]
+        self._left_queue += batch.count
+        route = batch.route
+        if route.newest is batch:
+            route.newest = None
 
     def _recount(self) -> None:
         self._queued = queued = sum([batch.cost for batch in self._queue]) if self._queue else 0
@@ -318,24 +308,23 @@ class Publisher:
 
     def _drop(self, batches: list[OpenBatch]) -> None:
         for batch in batches:
-            self._dropped_while_disconnected += len(batch.messages)
+            self._dropped_while_disconnected += batch.count
         self._remove(batches)
 
     def _refuse_too_large(self) -> None:
         """Another broker may take less than the one before."""
         too_large = [batch for batch in self._queue if batch.largest_payload() > self.max_message_size]
         for batch in too_large:
-            self.refusals.refuse_here(batch.route.topic, batch.largest_payload(), len(batch.messages))
+            self.refusals.refuse_here(batch.route.topic, batch.largest_payload(), batch.count)
         self._remove(too_large)
 
     def _remove(self, batches: list[OpenBatch]) -> None:
         gone = set(map(id, batches))
-        self._left_queue += sum([len(batch.messages) for batch in batches])
+        self._left_queue += sum([batch.count for batch in batches])
         self._queue = deque(batch for batch in self._queue if id(batch) not in gone)
-        for open_batches in (self._plain, self._special):
-            for batch in batches:
-                if open_batches.get(batch.route.topic) is batch:
-                    del open_batches[batch.route.topic]
+        for batch in batches:
+            if batch.route.newest is batch:
+                batch.route.newest = None
 
     # --- flushing and books
 
@@ -346,7 +335,7 @@ class Publisher:
 
     @property
     def buffered(self) -> int:
-        return sum([len(batch.messages) for batch in self._queue])
+        return sum([batch.count for batch in self._queue])
 
     @property
     def is_settled(self) -> bool:

@@ -49,7 +49,9 @@ _OVERSIZE_HEAD: Final = 32
 """An oversize record is reported once this much of it is there: the fixed part of a body, which numbers it."""
 # size and kind of the record, and the fixed part of a body
 _PUBLISH: Final = struct.Struct("<IBBHHIQQ")
+_pack_publish: Final = _PUBLISH.pack
 _ONE_SIZE: Final = struct.Struct("<H")
+_pack_size: Final = _ONE_SIZE.pack
 _PUBLISH_OVERHEAD: Final = _PUBLISH.size - 4 + _ONE_SIZE.size
 """Bytes of the record of a single message, as its size counts them, without topic, reply topic and message."""
 _MAX_NARROW_SIZE: Final = 0xFFFF
@@ -163,16 +165,24 @@ def encode_publish(body: bytes) -> bytes:
 
 
 def encode_publish_of(
-    topic: bytes, messages: Sequence[bytes], *, number: int, flags: int, reply_to: bytes, expires_in_ms: int
+    topic: bytes,
+    first: bytes,
+    following: Sequence[bytes] | None,
+    *,
+    number: int,
+    flags: int,
+    reply_to: bytes,
+    expires_in_ms: int,
 ) -> bytes:
-    """Return the Publish record of a batch, as `encode_publish` of `encode_body` does, joined once."""
-    if len(messages) == 1 and (size := len(message := messages[0])) <= _MAX_NARROW_SIZE:
+    """Return the Publish record of a batch of a message and those that follow it, if any, joined once."""
+    if not following and (size := len(first)) <= _MAX_NARROW_SIZE:
         topic_size, reply_size = len(topic), len(reply_to)
         record_size = _PUBLISH_OVERHEAD + topic_size + reply_size + size
-        head = _PUBLISH.pack(
+        head = _pack_publish(
             record_size, KIND_PUBLISH, flags & ~FLAG_WIDE, topic_size, reply_size, 1, number, expires_in_ms
         )
-        return b"".join((head, topic, reply_to, _ONE_SIZE.pack(size), message))
+        return b"".join((head, topic, reply_to, _pack_size(size), first))
+    messages = (first, *(following or ()))
     front = encode_body_front(
         topic, messages, number=number, flags=flags, reply_to=reply_to, expires_in_ms=expires_in_ms
     )

@@ -9,7 +9,7 @@ import pytest
 
 import quicbus
 from quicbus import limits
-from quicbus.client.outgoing import CheckedTopics, prepare
+from quicbus.client.outgoing import prepare
 from quicbus.client.pacing import Pace, pace_of
 from quicbus.client.publishing import Publisher
 from quicbus.wire.batch import parse_body
@@ -37,13 +37,12 @@ class Paced:
         self.pace = Pace(messages_per_s, bytes_per_s, lambda: self.now)
         self.publisher.connected(CREDIT, limits.MAX_MESSAGE_SIZE, self.pace)
         self.rates = PublishRates(messages_per_s, bytes_per_s, self.now)
-        self._topics = CheckedTopics()
 
     def publish(self, payload: bytes, topic: str = "t") -> bool:
         self.publisher.new_turn()
         if self.publisher.append(topic, payload):
             return True
-        return self.publisher.offer(prepare(self._topics, topic, payload), self.now)
+        return self.publisher.offer(prepare(self.publisher.topics, topic, payload), self.now)
 
     def seal(self) -> list[SealedBatch]:
         self.waits.clear()

@@ -22,9 +22,9 @@ from quicbus.wire.batch import FLAG_HEADERS, Body, parse_body, read_messages
 from quicbus.wire.frames import Refused, Taken
 
 if TYPE_CHECKING:
-    from quicbus.client.open_batch import SealedBatch
+    from collections.abc import Callable
 
-TOPICS = CheckedTopics()
+    from quicbus.client.open_batch import SealedBatch
 
 
 def connected(credit: int = 1 << 20, max_message_size: int = limits.MAX_MESSAGE_SIZE) -> Publisher:
@@ -34,7 +34,7 @@ def connected(credit: int = 1 << 20, max_message_size: int = limits.MAX_MESSAGE_
 
 
 def offer(publisher: Publisher, topic: str, payload: bytes, now: float = 0.0, **options: object) -> bool:
-    return publisher.offer(prepare(TOPICS, topic, payload, **options), now)  # type: ignore[arg-type]
+    return publisher.offer(prepare(publisher.topics, topic, payload, **options), now)  # type: ignore[arg-type]
 
 
 def bodies(sealed: list[SealedBatch]) -> list[Body]:
@@ -81,6 +81,26 @@ def test_the_short_way_is_taken_by_plain_messages_of_a_checked_topic_only() -> N
     assert offer(publisher, "a", b"z", headers={"k": "v"})
     assert not publisher.append("a", b"x"), "it would overtake the message with headers"
     assert read_messages(bodies(publisher.seal(0.0))[0]) == [b"x", b"y"]
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda publisher: publisher.seal(0.0), id="sealed"),
+        pytest.param(lambda publisher: publisher.shut(), id="dropped when the client ends"),
+        pytest.param(lambda publisher: publisher.connected(1 << 20, 99), id="too large for the next broker"),
+        pytest.param(lambda publisher: publisher.seal(9.0), id="expired"),
+    ],
+)
+def test_no_topic_keeps_a_batch_that_has_left(leave: Callable[[Publisher], object]) -> None:
+    publisher = connected()
+    for topic in ("a", "b") * 3:
+        assert offer(publisher, topic, bytes(100), expires_in=1.0)
+    routes = list(publisher.topics.known.values())
+    assert None not in [route.newest for route in routes]
+    leave(publisher)
+    assert [route.newest for route in routes] == [None, None]
+    assert balance(publisher) == 0
 
 
 def test_a_topic_of_many_kinds_keeps_its_order() -> None:
@@ -218,12 +238,12 @@ def test_while_somebody_waits_nobody_takes_the_short_way() -> None:
 @pytest.mark.parametrize("expires_in", [0, -1, float("nan"), float("inf")])
 def test_an_expiry_that_is_no_time_is_refused(expires_in: float) -> None:
     with pytest.raises(InvalidSetting):
-        prepare(TOPICS, "a", b"", expires_in=expires_in)
+        prepare(CheckedTopics(), "a", b"", expires_in=expires_in)
 
 
 def test_headers_over_the_limit_are_refused_with_their_size() -> None:
     with pytest.raises(LimitExceeded) as caught:
-        prepare(TOPICS, "a", b"", headers={"k": "v" * limits.MAX_HEADERS_SIZE})
+        prepare(CheckedTopics(), "a", b"", headers={"k": "v" * limits.MAX_HEADERS_SIZE})
     assert caught.value.limit == "max_headers_size"
     assert caught.value.current > limits.MAX_HEADERS_SIZE
 

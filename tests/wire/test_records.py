@@ -60,7 +60,7 @@ def test_age_beyond_its_field_stays_at_the_largest() -> None:
 @pytest.mark.parametrize("sizes", [[0], [5], [0xFFFF], [0x10000], [1, 2], [1, 0x10000]])
 def test_publish_record_made_at_once_is_that_of_its_body(sizes: list[int]) -> None:
     messages = [bytes(size) for size in sizes]
-    record = encode_publish_of(b"a/b", messages, number=7, flags=2, reply_to=b"r", expires_in_ms=9)
+    record = encode_publish_of(b"a/b", messages[0], messages[1:], number=7, flags=2, reply_to=b"r", expires_in_ms=9)
     assert record == encode_publish(encode_body(b"a/b", messages, number=7, flags=2, reply_to=b"r", expires_in_ms=9))
 
 
