@@ -58,6 +58,8 @@ _KNOWN_FLAGS: Final = FLAG_WIDE | FLAG_HEADERS | FLAG_REQUEST
 
 # flags, topic size, reply topic size, count, number, expires_in in ms (0: never)
 _BODY: Final = struct.Struct("<BHHIQQ")
+_unpack_body: Final = _BODY.unpack_from
+_Fixed = tuple[int, int, int, int, int, int]
 MIN_BODY_SIZE: Final = _BODY.size
 """`peek_body` takes whatever is at least this long."""
 _ONE_SIZE: Final = struct.Struct("<H")
@@ -168,7 +170,8 @@ def parse_body(raw: bytes) -> Body:
     size = len(raw)
     if size < MIN_BODY_SIZE:
         raise ProtocolViolation(f"a batch of {size} bytes is shorter than its fixed part")
-    flags, topic_size, reply_size, count, number, expires_in_ms = _BODY.unpack_from(raw)
+    fixed: _Fixed = _unpack_body(raw)
+    flags, topic_size, reply_size, count, number, expires_in_ms = fixed
     if flags & ~_KNOWN_FLAGS:
         raise ProtocolViolation(f"unknown batch flags 0x{flags & ~_KNOWN_FLAGS:02x}")
     if not count:
@@ -234,7 +237,8 @@ def peek_body(head: bytes) -> tuple[int, int]:
     """
     if len(head) < _BODY.size:
         raise ProtocolViolation(f"a batch of {len(head)} bytes is shorter than its fixed part")
-    _, _, _, count, number, _ = _BODY.unpack_from(head)
+    fixed: _Fixed = _unpack_body(head)
+    _, _, _, count, number, _ = fixed
     return count, number
 
 

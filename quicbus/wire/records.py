@@ -57,12 +57,17 @@ _PUBLISH_OVERHEAD: Final = _PUBLISH.size - 4 + _ONE_SIZE.size
 _MAX_NARROW_SIZE: Final = 0xFFFF
 # hop limit, age in ms, index of the first message, origin, boot, sequence, publisher size, number of subscriptions
 _ENVELOPE: Final = struct.Struct("<BIIQ16sQBH")
+_ENVELOPE_SIZE: Final = _ENVELOPE.size
+_unpack_envelope: Final = _ENVELOPE.unpack_from
 # size and kind of the record, and the same
 _DELIVERY: Final = struct.Struct("<IB" + _ENVELOPE.format[1:])
-_DELIVERY_OVERHEAD: Final = 1 + _ENVELOPE.size
+_pack_delivery: Final = _DELIVERY.pack
+_DELIVERY_OVERHEAD: Final = 1 + _ENVELOPE_SIZE
 """Bytes of a Message record, as its size counts them, without publisher, subscriptions and body."""
 _SUBSCRIPTION: Final = struct.Struct("<IQ")
 _SUBSCRIPTION_SIZE: Final = _SUBSCRIPTION.size
+_pack_subscription: Final = _SUBSCRIPTION.pack
+_unpack_subscription: Final = _SUBSCRIPTION.unpack_from
 _MAX_AGE_MS: Final = 0xFFFF_FFFF
 _SMALL_CHUNK: Final = 256
 """Chunks below this are gathered: a `bytes` of its own costs 40 bytes beside its content."""
@@ -202,7 +207,7 @@ def encode_delivery_front(envelope: Envelope, subscription_count: int, body_size
     publisher_size = len(publisher)
     age_ms = envelope.age_ms
     return (
-        _DELIVERY.pack(
+        _pack_delivery(
             _DELIVERY_OVERHEAD + publisher_size + subscription_count * _SUBSCRIPTION_SIZE + body_size,
             KIND_MESSAGE,
             envelope.hop_limit,
@@ -222,23 +227,24 @@ def encode_subscriptions(subscriptions: Sequence[tuple[int, int]]) -> bytes:
     """Return the table of a Message record: each subscription with its drops so far."""
     if len(subscriptions) == 1:
         number, dropped = subscriptions[0]
-        return _SUBSCRIPTION.pack(number, dropped)
-    return b"".join([_SUBSCRIPTION.pack(number, dropped) for number, dropped in subscriptions])
+        return _pack_subscription(number, dropped)
+    return b"".join([_pack_subscription(number, dropped) for number, dropped in subscriptions])
 
 
 def decode_delivery(payload: bytes) -> Delivery:
     """Read the payload of a Message record; raises `ProtocolViolation`. The body is not parsed yet."""
     try:
-        hop_limit, age_ms, first, boot, origin, sequence, publisher_size, count = _ENVELOPE.unpack_from(payload)
-        publisher_end = _ENVELOPE.size + publisher_size
-        body_start = publisher_end + count * _SUBSCRIPTION.size
-        publisher = payload[_ENVELOPE.size : publisher_end].decode()
+        fixed: tuple[int, int, int, int, bytes, int, int, int] = _unpack_envelope(payload)
+        hop_limit, age_ms, first, boot, origin, sequence, publisher_size, count = fixed
+        publisher_end = _ENVELOPE_SIZE + publisher_size
+        body_start = publisher_end + count * _SUBSCRIPTION_SIZE
+        publisher = payload[_ENVELOPE_SIZE:publisher_end].decode()
         if body_start > len(payload) or not count:
             raise ProtocolViolation(f"a Message record of {len(payload)} bytes cannot name {count} subscriptions")
         subscriptions: tuple[tuple[int, int], ...]
         if count == 1:
-            number, dropped = _SUBSCRIPTION.unpack_from(payload, publisher_end)
-            subscriptions = ((number, dropped),)
+            only: tuple[int, int] = _unpack_subscription(payload, publisher_end)
+            subscriptions = (only,)
         else:
             subscriptions = tuple(_SUBSCRIPTION.iter_unpack(payload[publisher_end:body_start]))
     except (struct.error, UnicodeDecodeError) as error:
@@ -300,7 +306,8 @@ class RecordParser:
         self._wanted = RECORD_OVERHEAD
         last_start = available - RECORD_OVERHEAD
         while offset <= last_start:
-            size, kind = _unpack_record(data, offset)
+            head: tuple[int, int] = _unpack_record(data, offset)
+            size, kind = head
             if not size:
                 raise ProtocolViolation("a record without a kind")
             start = offset + RECORD_OVERHEAD

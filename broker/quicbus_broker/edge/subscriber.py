@@ -16,6 +16,8 @@ from quicbus_broker.permissions import Action
 from quicbus_broker.routing import OutputRoom, Overflow, Subscription, SubscriptionOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quicbus.transport.connection import Connection
     from quicbus.wire.frames import Subscribe, SubscriptionCredit
     from quicbus_broker.edge.control import ControlStream
@@ -56,6 +58,9 @@ class Subscriber:
         self._output = OutputRoom(edge_limits.max_unread_size)
         self._is_output_full = False
         self._served_last = 0
+        self._named: Sequence[tuple[int, int]] = ()
+        self._table = b""
+        """Of a Message record, for the subscriptions that were named last."""
 
     @property
     def is_drained(self) -> bool:
@@ -104,7 +109,10 @@ class Subscriber:
             if delivery.start or delivery.age_ms != envelope.age_ms:
                 envelope = envelope.changed(envelope.first + delivery.start, delivery.age_ms)
             front = encode_delivery_front(envelope, len(delivery.subscriptions), len(body.raw))
-        self.lanes.write(body.topic, front, encode_subscriptions(delivery.subscriptions), body.raw)
+        if delivery.subscriptions is not self._named:
+            self._named = delivery.subscriptions
+            self._table = encode_subscriptions(self._named)
+        self.lanes.write(body.topic, front, self._table, body.raw)
 
     def drops_changed(self, subscription: Subscription) -> None:
         if not self._drops_to_report:

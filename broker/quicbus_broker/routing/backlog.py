@@ -11,7 +11,9 @@ import math
 from bisect import bisect_right
 from collections import deque
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
+
+from mypy_extensions import mypyc_attr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,8 +26,13 @@ _SWEEP_SLACK: Final = 64
 """Expired entries that may stay among living ones before they are swept out."""
 
 
+@final
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Waiting:
-    """Messages `start` to `stop` (exclusive) of a batch. `size` are their bytes as the table counts."""
+    """Messages `start` to `stop` (exclusive) of a batch. `size` are their bytes as the table counts.
+
+    The collector does not know it: a subscription that ends lets go of what waits.
+    """
 
     __slots__ = ("batch", "size", "start", "stop")
     __deletable__ = ("batch",)
@@ -141,6 +148,8 @@ class Backlog:
     def _leave(self, entry: Waiting) -> Waiting:
         self.messages -= entry.count
         self.size -= entry.size
+        if entry.batch.expires_at == math.inf:
+            return entry
         taken = Waiting(entry.batch, entry.start, entry.stop, entry.size)
         _empty(entry)
         if len(self._expiries) > 2 * len(self._entries) + _SWEEP_SLACK:

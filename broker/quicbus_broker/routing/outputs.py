@@ -62,9 +62,12 @@ class Destination(Protocol):
 
 
 @final
-@mypyc_attr(free_list_len=1)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Batch:
-    """A batch at this node. Times are those of the caller's monotonic clock, in seconds."""
+    """A batch at this node. Times are those of the caller's monotonic clock, in seconds.
+
+    The collector does not know it, though it may wait for a subscription that its source leads to, until that ends.
+    """
 
     __slots__ = ("arrived", "body", "envelope", "expires_at", "source")
 
@@ -113,7 +116,7 @@ class Delivery:
         self.age_ms = age_ms
 
 
-make_structs(globals(), Batch, Delivery, gc=True)
+make_structs(globals(), Batch, Delivery)
 
 
 class DropsChanged:

@@ -93,8 +93,7 @@ class Router:
             self._deliveries += count
             sent = only.offer(batch, 0, count, batch.body.total, now)
             if sent == count:
-                named = ((only.id, only.dropped_total),)
-                outputs.append(Delivery(only.destination, batch, 0, count, named, batch.envelope.age_ms))
+                outputs.append(Delivery(only.destination, batch, 0, count, only.named(), batch.envelope.age_ms))
             else:
                 self._after_part(only, batch, 0, sent, now, outputs)
             return
@@ -164,15 +163,16 @@ class Router:
     def _fan_out(self, batch: Batch, count: int, plan: Plan, now: float, outputs: list[Output]) -> None:
         total = batch.body.total
         for destination, subscriptions in plan.destinations:
-            whole: list[tuple[int, int]] = []
+            whole: list[Subscription] = []
             for subscription in subscriptions:
                 sent = subscription.offer(batch, 0, count, total, now)
                 if sent == count:
-                    whole.append((subscription.id, subscription.dropped_total))
+                    whole.append(subscription)
                 else:
                     self._after_part(subscription, batch, 0, sent, now, outputs)
             if whole:
-                outputs.append(Delivery(destination, batch, 0, count, whole, batch.envelope.age_ms))
+                named = whole[0].named() if len(whole) == 1 else [(each.id, each.dropped_total) for each in whole]
+                outputs.append(Delivery(destination, batch, 0, count, named, batch.envelope.age_ms))
 
     def credit(self, subscription: Subscription, messages: int, size: int, now: float, outputs: list[Output]) -> None:
         """The subscriber has consumed so much in all; raises `ProtocolViolation` where that cannot be."""
@@ -279,7 +279,7 @@ class Router:
             size = body.total if count == body.count else sum(body.sizes[run.start : run.stop])
             sent = run.member.offer(batch, run.start, run.stop, size, now)
             if sent == count:
-                named = ((run.member.id, run.member.dropped_total),)
+                named = run.member.named()
                 outputs.append(Delivery(run.member.destination, batch, run.start, run.stop, named, age_ms))
             else:
                 self._after_part(run.member, batch, run.start, sent, now, outputs)
@@ -289,8 +289,7 @@ class Router:
     ) -> None:
         """Some messages of a batch did not leave at once: they wait, or were dropped."""
         if sent:
-            named = ((subscription.id, subscription.dropped_total),)
-            age_ms = _age_ms(batch, now)
+            named, age_ms = subscription.named(), _age_ms(batch, now)
             outputs.append(Delivery(subscription.destination, batch, start, start + sent, named, age_ms))
         if subscription.has_overflowed:
             pending = f"{subscription.pending} messages, {subscription.pending_size} bytes were pending"
@@ -350,8 +349,7 @@ class Router:
 
 
 def _delivery(subscription: Subscription, waiting: Waiting, now: float) -> Delivery:
-    named = ((subscription.id, subscription.dropped_total),)
-    age_ms = _age_ms(waiting.batch, now)
+    named, age_ms = subscription.named(), _age_ms(waiting.batch, now)
     return Delivery(subscription.destination, waiting.batch, waiting.start, waiting.stop, named, age_ms)
 
 

@@ -16,6 +16,8 @@ from quicbus_broker.routing.backlog import Backlog, Waiting, fitting
 from quicbus_broker.routing.output_room import OutputRoom
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quicbus_broker.routing.outputs import Batch, Destination
 
 __all__ = [
@@ -70,6 +72,7 @@ class Subscription:
     """`handed_over` and `consumed` count messages, `dropped` messages by reason. All only grow."""
 
     __slots__ = (
+        "_named",
         "_reported",
         "_window_messages",
         "_window_size",
@@ -119,6 +122,7 @@ class Subscription:
         self.is_report_due = False
         """Its destination was told that there are drops to report, and has not reported them yet."""
         self._reported = 0
+        self._named: Sequence[tuple[int, int]] = ()
         self.backlog = _NOTHING_WAITS
         self.has_overflowed = False
         """The policy `disconnect` was met: the subscription must be ended."""
@@ -143,6 +147,12 @@ class Subscription:
     @property
     def pending_size(self) -> int:
         return self.handed_over_size - self.consumed_size + self.backlog.size
+
+    def named(self) -> Sequence[tuple[int, int]]:
+        """Return what a delivery says of it: id and messages dropped so far. The same object until more are dropped."""
+        if not self._named:
+            self._named = ((self.id, self.dropped_total),)
+        return self._named
 
     def offer(self, batch: Batch, start: int, stop: int, size: int, now: float) -> int:
         """Take messages of `size` bytes; returns how many, from `start` on, are to be sent now.
@@ -225,6 +235,7 @@ class Subscription:
             self.dropped = {}
         self.dropped[reason] = self.dropped.get(reason, 0) + messages
         self.dropped_total += messages
+        self._named = ()
 
     @property
     def has_unreported_drops(self) -> bool:

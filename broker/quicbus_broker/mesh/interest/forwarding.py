@@ -85,7 +85,7 @@ class MeshPlan:
         return self.direct + tuple(node for group in self.groups for node in group.nodes)
 
 
-EMPTY_PLAN = MeshPlan()
+EMPTY_PLAN: Final = MeshPlan()
 
 
 class Forwarding:
@@ -112,6 +112,8 @@ class Forwarding:
 
     def plan(self, topic: bytes, local_groups: Sequence[tuple[str, str]] = ()) -> MeshPlan:
         """Return who elsewhere gets a valid topic. Groups (name, filter) with members here keep their share here."""
+        if self._table.alive_count <= 1:
+            return EMPTY_PLAN
         known = self._plans.get(topic)
         if known is not None and (known[0] is local_groups or known[0] == local_groups):
             return known[1]

@@ -119,7 +119,7 @@ _EMPTY = TableBase((), {})
 class MemberTable:
     """All members that a node knows of, itself among them."""
 
-    __slots__ = ("_alive", "_base", "_codes", "_digests", "_interest", "_local", "_replaced", "_size")
+    __slots__ = ("_base", "_codes", "_digests", "_interest", "_local", "_replaced", "_size", "alive_count")
 
     def __init__(self, base: TableBase | None = None) -> None:
         self._base = base or _EMPTY
@@ -131,18 +131,15 @@ class MemberTable:
         """Members that are not in the base."""
         self._interest: dict[NodeId, tuple[int, int]] = {}
         self._digests = list(self._base.digests)
-        self._size = self._alive = len(self._base.entries)
+        self._size = len(self._base.entries)
+        self.alive_count = self._size
+        """Members that have neither failed nor left: the own node and suspects count."""
 
     def __len__(self) -> int:
         return self._size
 
     def __contains__(self, node: NodeId) -> bool:
         return self.get(node) is not None
-
-    @property
-    def alive_count(self) -> int:
-        """Members that have neither failed nor left: the own node and suspects count."""
-        return self._alive
 
     def get(self, node: NodeId) -> Entry | None:
         position = self._base.index.get(node)
@@ -291,13 +288,13 @@ class MemberTable:
         change = 0
         if before is not None:
             self._size -= 1
-            self._alive -= before.is_alive
+            self.alive_count -= before.is_alive
             change = before.hash
             if interest is not None:
                 change ^= _interest_part(before, interest)
         if after is not None:
             self._size += 1
-            self._alive += after.is_alive
+            self.alive_count += after.is_alive
             change ^= after.hash
             if interest is not None:
                 change ^= _interest_part(after, interest)
