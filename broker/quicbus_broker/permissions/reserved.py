@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from quicbus.topics import REPLY_PREFIX
 
 __all__ = ["REPLIES", "RESERVED", "is_reply_topic"]
 
-RESERVED = b"$quicbus/"
-REPLIES = REPLY_PREFIX.encode()
+RESERVED: Final = b"$quicbus/"
+REPLIES: Final = REPLY_PREFIX.encode()
 
 
 def is_reply_topic(topic: bytes) -> bool:
