@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
 
 import quicbus
 from quicbus.identity import Authority
+from quicbus_broker.routing import Router
 from tests.client.brokers import ENGINES, broker_in_process
 
 if TYPE_CHECKING:
@@ -36,6 +38,26 @@ async def test_what_is_published_arrives_in_order(tmp_path: Path, broker_engine:
         await bus.flush()
         statistics = bus.statistics()
         assert (statistics.accepted, statistics.in_flight, messages.dropped) == (5001, 0, 0)
+
+
+async def test_a_broker_that_is_stopped_while_messages_wait_is_freed(tmp_path: Path) -> None:
+    """What waits is unknown to the collector: a subscription that ends has to let go of it."""
+    gc.collect()
+    before = _routers()
+    credential = tmp_path / "credential.pem"
+    async with (
+        broker_in_process(tmp_path, "aioquic", drain_timeout_s=0.1) as broker,
+        quicbus.connect(broker.url, credentials=credential, engine="aioquic") as bus,
+        bus.subscribe("a/#", max_pending=10),
+    ):
+        for number in range(100):
+            await bus.publish(f"a/{number}", b"x")
+        await bus.flush()
+        assert [each.books().queued for each in gc.get_objects() if isinstance(each, Router)].count(5) == 1
+        await broker.stop()
+    del broker
+    gc.collect()
+    assert _routers() <= before
 
 
 @both_engines
@@ -160,3 +182,7 @@ async def _publish(bus: quicbus.Client, topic: str, payload: bytes, count: int) 
     for _ in range(count):
         await bus.publish(topic, payload)
     await bus.flush()
+
+
+def _routers() -> set[int]:
+    return {id(each) for each in gc.get_objects() if isinstance(each, Router)}
