@@ -12,7 +12,7 @@ from mypy_extensions import mypyc_attr
 
 from quicbus import limits
 from quicbus.exceptions import InvalidSetting, LimitExceeded, MessageTooLarge
-from quicbus.topics import check_topic
+from quicbus.topics import REPLY_PREFIX, check_topic
 from quicbus.wire.batch import FLAG_HEADERS, FLAG_REQUEST, encode_headers, message_with_headers
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ class CheckedTopics:
         """Return the route of a topic; raises `InvalidTopic`."""
         route = self.known.get(topic)
         if route is None:
-            encoded = check_topic(topic)
-            if len(self.known) >= self._size:
-                self.known.clear()
-            route = self.known[topic] = Route(topic, encoded)
+            route = Route(topic, check_topic(topic))
+            # Every request has a reply topic of its own: it is not asked for again.
+            if not topic.startswith(REPLY_PREFIX):
+                if len(self.known) >= self._size:
+                    self.known.clear()
+                self.known[topic] = route
         return route
 
 

@@ -82,7 +82,10 @@ class Requests:
                 max_pending_size=2 * limits.REPLY_WINDOW_SIZE,
             )
         assert self._ready is not None
-        await asyncio.shield(self._ready)
+        if self._ready.done():
+            self._ready.result()
+        else:
+            await asyncio.shield(self._ready)
 
     # --- what the link calls
 

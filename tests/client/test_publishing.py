@@ -18,6 +18,7 @@ from quicbus.exceptions import (
     NotPermitted,
     PublishRefused,
 )
+from quicbus.topics import REPLY_PREFIX
 from quicbus.wire.batch import FLAG_HEADERS, Body, parse_body, read_messages
 from quicbus.wire.frames import Refused, Taken
 
@@ -81,6 +82,15 @@ def test_the_short_way_is_taken_by_plain_messages_of_a_checked_topic_only() -> N
     assert offer(publisher, "a", b"z", headers={"k": "v"})
     assert not publisher.append("a", b"x"), "it would overtake the message with headers"
     assert read_messages(bodies(publisher.seal(0.0))[0]) == [b"x", b"y"]
+
+
+def test_reply_topics_push_no_other_topic_out_of_what_is_remembered() -> None:
+    topics = CheckedTopics(size=2)
+    known = topics.route("a")
+    for number in range(10):
+        assert topics.route(f"{REPLY_PREFIX}n/s/{number}").topic.endswith(f"/{number}")
+    assert topics.route("a") is known
+    assert list(topics.known) == ["a"]
 
 
 @pytest.mark.parametrize(
