@@ -20,7 +20,7 @@ from qh3.quic.logger import QuicLogger
 from quicbus.identity.binding import ChannelBindingSink
 from quicbus.transport import _library
 from quicbus.transport._qlog import QlogFile
-from quicbus.transport.engine import Terminated
+from quicbus.transport.engine import StreamData, Terminated
 from quicbus.wire.varint import decode_varint, encode_varint
 
 if TYPE_CHECKING:
@@ -97,10 +97,37 @@ def _takes_all_sizes(parameters: bytes) -> bytes:
     return b"".join((*parts, encode_varint(_MAX_UDP_PAYLOAD_SIZE), encode_varint(len(largest)), largest))
 
 
+class _FetchedEvent:
+    """Stands for the core while qh3 takes an event that was fetched from it already, and those behind it."""
+
+    def __init__(self, core: Any, event: Any) -> None:
+        self._core = core
+        self._event = event
+
+    def next_event(self) -> Any:
+        event, self._event = self._event, None
+        return self._core.next_event() if event is None else event
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
 class Qh3Connection(_library.LibraryConnection):
-    __slots__ = ()
+    __slots__ = ("_data",)
 
     _circles = ("_tls",)
+
+    def __init__(
+        self,
+        quic: object,
+        configuration: EngineConfiguration,
+        binding: ChannelBindingSink,
+        qlog: QlogFile | None,
+        first_ids: tuple[bytes, ...] = (),
+    ) -> None:
+        super().__init__(quic, configuration, binding, qlog, first_ids)
+        self._data: list[StreamData] = []
+        """What came before all that is in qh3's own queue."""
 
     @property
     def unsent_size(self) -> int:
@@ -134,7 +161,7 @@ class Qh3Connection(_library.LibraryConnection):
             _, _, _, duplicates, undecryptable, _ = quic._core.receive_gro_buffer(
                 buffer, segment_size, _library.PEER, now if now > self._told else self._told
             )
-            quic._drain_core()
+            self._take_events(quic)
         except BaseException as error:
             self._failed(error)
             return
@@ -142,6 +169,35 @@ class Qh3Connection(_library.LibraryConnection):
         if rejected:
             self.rejected_datagrams += rejected
             self.rejected_size += min(rejected * segment_size, len(buffer))
+
+    def _take_events(self, quic: Any) -> None:
+        """Do what `QuicConnection._drain_core` does, without an object of qh3's for each piece of stream data."""
+        core = quic._core
+        if quic._events:
+            quic._drain_core()
+            return
+        while (event := core.next_event()) is not None:
+            if event[0] != "stream_data":
+                quic._core = _FetchedEvent(core, event)
+                try:
+                    quic._drain_core()
+                finally:
+                    quic._core = core
+                return
+            self._data.append(StreamData(event[1], event[2], event[3]))
+
+    def next_event(self) -> EngineEvent | None:
+        return self._data.pop(0) if self._data else super().next_event()
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        quic = cast("Any", self._quic)
+        if end or self._was_told or stream_id not in quic._created_local_stream_ids or not quic._handshake_complete:
+            super().send(stream_id, data, end)
+        elif stream_id in self._open_streams and not self._is_ending():
+            try:
+                quic._core.send_stream(stream_id, data, False)
+            except BaseException as error:
+                self._failed(error)
 
     def _peer_closed(self) -> bool:
         core = cast("Any", self._quic)._core

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from quicbus import limits
 
 if TYPE_CHECKING:
@@ -77,8 +79,7 @@ class HandshakeCompleted:
     """DER, for dialers: TLS has verified its chain and its DNS name. `memory` has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamData:
+class StreamData(msgspec.Struct, frozen=True, gc=False):
     """Bytes of a stream, in order. `ended`: the last ones (`data` may be empty)."""
 
     stream_id: int

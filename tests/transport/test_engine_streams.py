@@ -189,6 +189,40 @@ def test_a_reset_reaches_the_receiver_and_silences_the_stream(dialer: str, liste
 
 
 @every_pairing
+def test_what_datagrams_brought_before_anyone_asked_is_told_in_its_order(dialer: str, listener: str) -> None:
+    pump = Pump(dialer, listener).connected()
+    here, there = pump.dialer.connection, pump.accepted.connection
+    one, other = here.open_stream(), here.open_stream()
+    here.send(one, b"one ")
+    here.send(other, b"given up later")
+    pump.run(lambda: pump.accepted.data(one) == b"one " and bool(pump.accepted.data(other)))
+    there.ping(7)
+    pump.run_for(LATENCY_S / 2)
+    pump.accepted.events.clear()
+    datagrams = []
+    for step in (
+        lambda: here.send(one, b"two "),
+        lambda: here.reset_stream(other, 9),
+        lambda: here.send(one, b"three "),
+        lambda: pump.run_for(LATENCY_S),  # here the PING arrives, which the next datagram acknowledges
+        lambda: here.send(one, b"four", end=True),
+    ):
+        step()
+        datagrams += here.datagrams_to_send(pump.now)
+    assert len(datagrams) >= 4
+    for datagram in datagrams:
+        there.receive(datagram, pump.now)
+    pump.run(lambda: pump.accepted.ended(one) and bool(pump.accepted.of(seam.PingAcknowledged)))
+    told = [event for event in pump.accepted.events if isinstance(event, (seam.StreamData, seam.StreamReset))]
+    assert told == [
+        seam.StreamData(one, b"two ", ended=False),
+        seam.StreamReset(other, 9),
+        seam.StreamData(one, b"three ", ended=False),
+        seam.StreamData(one, b"four", ended=True),
+    ]
+
+
+@every_pairing
 def test_a_stream_that_the_peer_stops_is_reported_and_takes_no_more(dialer: str, listener: str) -> None:
     pump = Pump(dialer, listener).connected()
     stream = pump.dialer.connection.open_stream()

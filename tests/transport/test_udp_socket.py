@@ -105,6 +105,58 @@ async def test_equal_datagrams_arrive_in_one_buffer() -> None:
         assert inbox.buffers == 1
 
 
+class TellingReads:
+    """A socket that keeps what each read brought, `None` for nothing."""
+
+    def __init__(self, udp: socket.socket) -> None:
+        self._udp = udp
+        self.reads: list[bytes | None] = []
+
+    def recvmsg(self, *arguments: int) -> Any:
+        try:
+            read = self._udp.recvmsg(*arguments)
+        except BlockingIOError:
+            self.reads.append(None)
+            raise
+        self.reads.append(read[0])
+        return read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._udp, name)
+
+
+@linux_only
+@pytest.mark.interpreted
+@pytest.mark.parametrize(
+    ("sent", "reads"),
+    [
+        ([b"lone"], [b"lone"]),
+        ([b"one", b"other!"], [b"one", b"other!", None]),
+        ([bytes(1200)], [bytes(1200), None]),
+    ],
+    ids=["a small one", "two small ones", "a large one"],
+)
+async def test_after_a_pause_a_small_datagram_is_served_before_a_look_for_more(
+    sent: list[bytes], reads: list[bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1.0]
+    monkeypatch.setattr(udp_socket, "monotonic", lambda: clock[0])
+    inbox = Inbox()
+    async with bound(UdpNetwork(), inbox) as here, bound(UdpNetwork(), Inbox()) as there:
+        assert isinstance(here, UdpSocket)
+        here._socket = telling = TellingReads(here._socket)  # type: ignore[assignment]
+        for datagram in sent:
+            there.send(there.path_to(here.address), [datagram])
+        await eventually(lambda: len(inbox.datagrams) == len(sent) and len(telling.reads) == len(reads))
+        assert telling.reads == reads
+        assert inbox.datagrams == sent
+        # At the same time again it is not idle: it looks whether there is more.
+        telling.reads.clear()
+        there.send(there.path_to(here.address), [b"next"])
+        await eventually(lambda: len(telling.reads) == 2)
+        assert telling.reads == [b"next", None]
+
+
 @linux_only
 @pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL])
 async def test_a_kernel_that_refuses_segments_is_asked_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
