@@ -199,16 +199,15 @@ def test_what_datagrams_brought_before_anyone_asked_is_told_in_its_order(dialer:
     there.ping(7)
     pump.run_for(LATENCY_S / 2)
     pump.accepted.events.clear()
-    datagrams = []
-    for step in (
-        lambda: here.send(one, b"two "),
-        lambda: here.reset_stream(other, 9),
-        lambda: here.send(one, b"three "),
-        lambda: pump.run_for(LATENCY_S),  # here the PING arrives, which the next datagram acknowledges
-        lambda: here.send(one, b"four", end=True),
-    ):
-        step()
-        datagrams += here.datagrams_to_send(pump.now)
+    here.send(one, b"two ")
+    datagrams = here.datagrams_to_send(pump.now)
+    here.reset_stream(other, 9)
+    datagrams += here.datagrams_to_send(pump.now)
+    here.send(one, b"three ")
+    datagrams += here.datagrams_to_send(pump.now)
+    pump.run_for(LATENCY_S)  # The PING arrives, which the next datagram acknowledges.
+    here.send(one, b"four", end=True)
+    datagrams += here.datagrams_to_send(pump.now)
     assert len(datagrams) >= 4
     for datagram in datagrams:
         there.receive(datagram, pump.now)
