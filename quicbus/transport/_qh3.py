@@ -131,37 +131,71 @@ class Qh3Connection(_library.LibraryConnection):
 
     @property
     def unsent_size(self) -> int:
+        core = self._live_core()
+        if core is not None:
+            return cast("int", core.get_send_buffer_size())
         return 0 if self._was_told else cast("int", cast("Any", self._quic).get_send_buffer_size())
 
     def receive(self, datagram: bytes, now: float) -> None:
-        if datagram and self._is_established():
-            self._receive_established(datagram, len(datagram), now)
-        else:
+        core = self._live_core() if datagram else None
+        if core is None:
             super().receive(datagram, now)
+        else:
+            self._receive(core, datagram, len(datagram), now)
 
     def receive_segments(self, buffer: bytes, segment_size: int, now: float) -> None:
-        if self._is_established():
-            self._receive_established(buffer, segment_size, now)
+        core = self._live_core()
+        if core is not None:
+            self._receive(core, buffer, segment_size, now)
         elif self._termination is not None:
             self._late_datagrams += 1
         else:
             told = max(now, self._told)
             self._guarded(cast("Any", self._quic).receive_gro_buffer, buffer, segment_size, _library.PEER, told)
 
-    def _is_established(self) -> bool:
-        if self._termination is not None or self._qlog is not None:
-            return False
-        return cast("bool", cast("Any", self._quic)._handshake_complete)
+    def next_event(self) -> EngineEvent | None:
+        if self._data:
+            return self._data.pop(0)
+        if self._live_core() is not None and not cast("Any", self._quic)._events:
+            return None
+        return super().next_event()
 
-    def _receive_established(self, buffer: bytes, segment_size: int, now: float) -> None:
-        """Do what `QuicConnection.receive_gro_buffer` does, and read the report that it drops."""
+    def timer(self) -> float | None:
+        core = self._live_core()
+        if core is None:
+            return super().timer()
+        try:
+            timer = core.get_timer()
+        except BaseException as error:
+            self._failed(error)
+            return None
+        return None if timer is None else cast("float", timer[1])
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        core = None if end else self._live_core()
+        if core is None or stream_id not in cast("Any", self._quic)._created_local_stream_ids:
+            super().send(stream_id, data, end)
+        elif stream_id in self._open_streams:
+            try:
+                core.send_stream(stream_id, data, False)
+            except BaseException as error:
+                self._failed(error)
+
+    def _live_core(self) -> Any:
+        """Return the core where it can be asked past qh3's Python: after the handshake, before any end, untraced."""
+        if self._termination is not None or self._qlog is not None:
+            return None
         quic = cast("Any", self._quic)
+        return quic._core if quic._handshake_complete and quic._close_event is None else None
+
+    def _receive(self, core: Any, buffer: bytes, segment_size: int, now: float) -> None:
+        """Do what `QuicConnection.receive_gro_buffer` does, and read the report that it drops."""
         try:
             # Datagrams, bytes, packets taken, duplicates, packets that nobody could decrypt, events.
-            _, _, _, duplicates, undecryptable, _ = quic._core.receive_gro_buffer(
+            _, _, _, duplicates, undecryptable, _ = core.receive_gro_buffer(
                 buffer, segment_size, _library.PEER, now if now > self._told else self._told
             )
-            self._take_events(quic)
+            self._take_events(core)
         except BaseException as error:
             self._failed(error)
             return
@@ -170,9 +204,9 @@ class Qh3Connection(_library.LibraryConnection):
             self.rejected_datagrams += rejected
             self.rejected_size += min(rejected * segment_size, len(buffer))
 
-    def _take_events(self, quic: Any) -> None:
+    def _take_events(self, core: Any) -> None:
         """Do what `QuicConnection._drain_core` does, without an object of qh3's for each piece of stream data."""
-        core = quic._core
+        quic = cast("Any", self._quic)
         if quic._events:
             quic._drain_core()
             return
@@ -185,19 +219,6 @@ class Qh3Connection(_library.LibraryConnection):
                     quic._core = core
                 return
             self._data.append(StreamData(event[1], event[2], event[3]))
-
-    def next_event(self) -> EngineEvent | None:
-        return self._data.pop(0) if self._data else super().next_event()
-
-    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
-        quic = cast("Any", self._quic)
-        if end or self._was_told or stream_id not in quic._created_local_stream_ids or not quic._handshake_complete:
-            super().send(stream_id, data, end)
-        elif stream_id in self._open_streams and not self._is_ending():
-            try:
-                quic._core.send_stream(stream_id, data, False)
-            except BaseException as error:
-                self._failed(error)
 
     def _peer_closed(self) -> bool:
         core = cast("Any", self._quic)._core

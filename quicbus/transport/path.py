@@ -8,7 +8,6 @@ datagrams go to the new address only while the old one stays silent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["AMPLIFICATION", "CANDIDATE_TIMEOUT_S", "PathMap"]
@@ -32,16 +31,18 @@ class _Path(Protocol):
 P = TypeVar("P", bound=_Path)
 
 
-@dataclass(slots=True)
 class _Candidate(Generic[P]):
-    path: P
-    probe: int
-    expires_at: float
-    probed_at: float
-    leads: bool = True
-    """Nothing came on the active path since the last datagram from here."""
-    received: int = 0
-    sent: int = 0
+    __slots__ = ("expires_at", "leads", "path", "probe", "probed_at", "received", "sent")
+
+    def __init__(self, path: P, probe: int, now: float, received: int) -> None:
+        self.path = path
+        self.probe = probe
+        self.expires_at = now + CANDIDATE_TIMEOUT_S
+        self.probed_at = now
+        self.leads = True
+        """Nothing came on the active path since the last datagram from here."""
+        self.received = received
+        self.sent = 0
 
     @property
     def allowance(self) -> int:
@@ -71,7 +72,7 @@ class PathMap(Generic[P]):
         """
         candidate = self._candidate
         if candidate is None or candidate.expires_at <= now or not candidate.path.is_same_peer(path):
-            self._candidate = _Candidate(path, probe, now + CANDIDATE_TIMEOUT_S, now, received=size)
+            self._candidate = _Candidate(path, probe, now, size)
             return True
         was_funded = candidate.allowance >= FUNDED_SIZE
         candidate.received += size
