@@ -34,7 +34,7 @@ REPLY_PREFIX = "$quicbus/reply/"
 _SHARE_PREFIX = "$share/"
 
 # MQTT 5, section 1.5.4: neither U+0000 nor a surrogate may stand in a string.
-_BAD_IN_ANY = "\x00\ud800-\udfff"
+_BAD_IN_ANY = r"\x00\ud800-\udfff"
 _BAD_IN_TOPIC = re.compile(f"[{_BAD_IN_ANY}+#]")
 _BAD_IN_FILTER = re.compile(rf"[{_BAD_IN_ANY}]|(?<=[^/])[+#]|\+(?=[^/])|#(?!\Z)")
 _BAD_IN_GROUP = re.compile(f"[{_BAD_IN_ANY}/+#]")
@@ -184,7 +184,7 @@ def _check_group(whole: str, group: str, offset: int) -> None:
 def _bad_character(character: str) -> str:
     if character == "\0":
         return "NUL is not allowed"
-    if "\ud800" <= character <= "\udfff":
+    if 0xD800 <= ord(character) <= 0xDFFF:
         return f"a lone surrogate (U+{ord(character):04X}) has no UTF-8 form"
     return ""
 

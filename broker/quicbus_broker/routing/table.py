@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 from quicbus.exceptions import InvalidTopic
 from quicbus.topics import REPLY_PREFIX, TopicTrie, check_topic
+from quicbus.values import make_structs
 from quicbus_broker.routing.groups import Group
 
 if TYPE_CHECKING:
@@ -28,20 +29,38 @@ PIECE_STEPS: Final = 512
 _REPLY_PREFIX: Final = REPLY_PREFIX.encode()
 
 
-@dataclass(frozen=True, slots=True)
+@final
+@dataclass(init=False, slots=True)
 class Plan:
     """Who gets a topic: the subscriptions of each destination, and the groups.
 
     `matching` counts deliveries per message: one for each subscription and each group.
     """
 
-    destinations: tuple[tuple[Destination, tuple[Subscription, ...]], ...]
-    groups: tuple[Group, ...]
-    matching: int
-    group_keys: tuple[tuple[str, str], ...] = ()
+    destinations: Final[tuple[tuple[Destination, tuple[Subscription, ...]], ...]]
+    groups: Final[tuple[Group, ...]]
+    matching: Final[int]
+    group_keys: Final[tuple[tuple[str, str], ...]]
     """Name and filter of each of the groups."""
-    only: Subscription | None = None
+    only: Final[Subscription | None]
     """The one that gets it, where there is just one and no group, as is common."""
+
+    def __init__(
+        self,
+        destinations: tuple[tuple[Destination, tuple[Subscription, ...]], ...],
+        groups: tuple[Group, ...],
+        matching: int,
+        group_keys: tuple[tuple[str, str], ...],
+        only: Subscription | None,
+    ) -> None:
+        self.destinations = destinations
+        self.groups = groups
+        self.matching = matching
+        self.group_keys = group_keys
+        self.only = only
+
+
+make_structs(globals(), Plan, frozen=True, gc=True)
 
 
 class Table:
