@@ -156,8 +156,10 @@ class Qh3Connection(_library.LibraryConnection):
     def next_event(self) -> EngineEvent | None:
         if self._data:
             return self._data.pop(0)
-        if self._live_core() is not None and not cast("Any", self._quic)._events:
-            return None
+        if self._termination is None:
+            quic = cast("Any", self._quic)
+            if not quic._events and quic._close_event is None:
+                return None
         return super().next_event()
 
     def timer(self) -> float | None:
