@@ -113,21 +113,9 @@ class _FetchedEvent:
 
 
 class Qh3Connection(_library.LibraryConnection):
-    __slots__ = ("_data",)
+    __slots__ = ()
 
     _circles = ("_tls",)
-
-    def __init__(
-        self,
-        quic: object,
-        configuration: EngineConfiguration,
-        binding: ChannelBindingSink,
-        qlog: QlogFile | None,
-        first_ids: tuple[bytes, ...] = (),
-    ) -> None:
-        super().__init__(quic, configuration, binding, qlog, first_ids)
-        self._data: list[StreamData] = []
-        """What came before all that is in qh3's own queue."""
 
     @property
     def unsent_size(self) -> int:
@@ -154,12 +142,13 @@ class Qh3Connection(_library.LibraryConnection):
             self._guarded(cast("Any", self._quic).receive_gro_buffer, buffer, segment_size, _library.PEER, told)
 
     def next_event(self) -> EngineEvent | None:
-        if self._data:
-            return self._data.pop(0)
         if self._termination is None:
             quic = cast("Any", self._quic)
-            if not quic._events and quic._close_event is None:
+            waiting = quic._events
+            if not waiting and quic._close_event is None:
                 return None
+            if waiting and type(waiting[0]) is StreamData:
+                return cast("StreamData", waiting.popleft())
         return super().next_event()
 
     def timer(self) -> float | None:
@@ -207,11 +196,8 @@ class Qh3Connection(_library.LibraryConnection):
             self.rejected_size += min(rejected * segment_size, len(buffer))
 
     def _take_events(self, core: Any) -> None:
-        """Do what `QuicConnection._drain_core` does, without an object of qh3's for each piece of stream data."""
+        """Do what `QuicConnection._drain_core` does, but put `StreamData` into qh3's queue in place of its own kind."""
         quic = cast("Any", self._quic)
-        if quic._events:
-            quic._drain_core()
-            return
         while (event := core.next_event()) is not None:
             if event[0] != "stream_data":
                 quic._core = _FetchedEvent(core, event)
@@ -220,7 +206,7 @@ class Qh3Connection(_library.LibraryConnection):
                 finally:
                     quic._core = core
                 return
-            self._data.append(StreamData(event[1], event[2], event[3]))
+            quic._events.append(StreamData(event[1], event[2], event[3]))
 
     def _peer_closed(self) -> bool:
         core = cast("Any", self._quic)._core
@@ -266,6 +252,7 @@ class Qh3Connection(_library.LibraryConnection):
 
 
 Qh3Connection.map_events(events)
+Qh3Connection._mapping[StreamData] = lambda _, event: event
 
 
 @lru_cache(maxsize=16)

@@ -49,6 +49,7 @@ IDLE_AFTER_S: Final = 0.000_1
 """Without a datagram. Then a small lone one is served before a look whether there is another: to learn that there is
 none takes as long as a send, as it is an exception. A burst that begins with such a one takes one turn more."""
 SMALL_SIZE: Final = 1000
+"""Bytes. Larger ones are mostly parts of a burst."""
 MAX_WRITES: Final = 64
 """Of one turn, likewise, of what the system did not take at once."""
 MAX_UNSENT_SIZE: Final = 4 * 1024 * 1024
