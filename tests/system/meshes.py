@@ -243,8 +243,9 @@ class Taker:
             self.origins.setdefault(message.topic, []).append(message.id.rsplit("-", 2)[0])
             self.ids[message.id] += 1
 
-    def count(self, publisher: Publisher) -> int:
-        return len(self.numbers.get(publisher.topic, ()))
+    def newest(self, topic: str) -> int:
+        """Return the number that came last, -1 where none did."""
+        return self.numbers.get(topic, [-1])[-1]
 
     def assert_promises(self) -> None:
         """Whatever failed: nothing twice, and nothing out of order that one session of a publisher sent."""
@@ -283,18 +284,16 @@ class Load:
         self._publishing = [tasks.create_task(publisher.run()) for publisher in publishers.values()]
 
     async def flows(self, publishers: Iterable[str] | None = None, takers: Iterable[str] | None = None) -> None:
-        """Wait until each of these takers got `FLOW` further messages of each of these publishers."""
-        pairs = [
-            (self.takers[taker], self.publishers[publisher])
+        """Wait until each of these takers got what each of these publishers published `FLOW` messages from now.
+
+        What was under way before tells nothing: a taker reads that even when its broker is gone.
+        """
+        wanted = [
+            (self.takers[taker], publisher.topic, publisher.published + FLOW)
             for taker in (self.takers if takers is None else takers)
-            for publisher in (self.publishers if publishers is None else publishers)
+            for publisher in map(self.publishers.__getitem__, self.publishers if publishers is None else publishers)
         ]
-        wanted = [taker.count(publisher) + FLOW for taker, publisher in pairs]
-        await eventually(
-            lambda: all(
-                taker.count(publisher) >= count for (taker, publisher), count in zip(pairs, wanted, strict=True)
-            )
-        )
+        await eventually(lambda: all(taker.newest(topic) >= number for taker, topic, number in wanted))
 
     async def end(self) -> None:
         """Publish no more, wait until the last message of each publisher has reached all, and check the promises."""
@@ -304,12 +303,19 @@ class Load:
         last = {publisher.topic: publisher.published - 1 for publisher in self.publishers.values()}
         await eventually(
             lambda: all(
-                taker.numbers[topic][-1] == number for taker in self.takers.values() for topic, number in last.items()
+                taker.newest(topic) == number for taker in self.takers.values() for topic, number in last.items()
             )
         )
         for taker in self.takers.values():
             taker.assert_promises()
             taker.assert_balances()
+
+    def report(self) -> None:
+        """Print how far everybody is: pytest shows it when the test fails."""
+        print({publisher.topic: publisher.published for publisher in self.publishers.values()})
+        for taker in self.takers.values():
+            newest = {topic: taker.newest(topic) for topic in taker.numbers}
+            print(f"{taker.name} has {newest}, {taker.bus.status}, {taker.messages.statistics()}")
 
     def close(self) -> None:
         for task in (*self._publishing, *self._taking):
@@ -340,5 +346,9 @@ async def load_on(mesh: MeshOfProcesses, **options: Any) -> AsyncIterator[Load]:
             takers[name] = Taker(bus, name, await stack.enter_async_context(bus.subscribe("load/#")))
         await asyncio.gather(*(taker.messages.wait_spread() for taker in takers.values()))
         load = Load(publishers, takers, tasks)
-        yield load
+        try:
+            yield load
+        except BaseException:
+            load.report()
+            raise
         load.close()
