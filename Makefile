@@ -10,6 +10,9 @@ FUZZ_SECONDS ?= 6
 TOOLS := $(VENV)/tools/bin
 AUDIT_SERVICE ?= pypi
 
+# Without bytecode of its own each of a thousand processes that the tests start would compile quicbus anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-compiled lint types tests format bench abuse simulate fuzz lock check-deps clean
 
