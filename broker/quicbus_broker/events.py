@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = [
     "BrokerEvent",
@@ -21,8 +21,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerEvent:
+class BrokerEvent(msgspec.Struct, frozen=True):
     """Base of all events of a broker. `node` tells nodes apart, names need not."""
 
     node: str
@@ -30,43 +29,35 @@ class BrokerEvent:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberJoined(BrokerEvent):
+class MemberJoined(BrokerEvent, frozen=True):
     """A member that was not known, or had left."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberSuspected(BrokerEvent):
+class MemberSuspected(BrokerEvent, frozen=True):
     """It answered neither the node that watches it nor others. It may refute that, or `MemberFailed` follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFailed(BrokerEvent):
+class MemberFailed(BrokerEvent, frozen=True):
     """It is gone without a word. It is dialed again for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberLeft(BrokerEvent):
+class MemberLeft(BrokerEvent, frozen=True):
     """It stopped, and said so."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRecovered(BrokerEvent):
+class MemberRecovered(BrokerEvent, frozen=True):
     """A suspect or failed member is alive: it refuted, was reached again, or was started again."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberMoved(BrokerEvent):
+class MemberMoved(BrokerEvent, frozen=True):
     """It was started again, or has other addresses, and was not missed meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRevoked(BrokerEvent):
+class MemberRevoked(BrokerEvent, frozen=True):
     """Its key was revoked: it is no member any more, and nothing of it is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrustChanged(BrokerEvent):
+class TrustChanged(BrokerEvent, frozen=True):
     """A later trust list counts at this broker, which `node` and `name` tell."""
 
     version: int
@@ -74,8 +65,7 @@ class TrustChanged(BrokerEvent):
     """How many keys are revoked in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateExpiring(BrokerEvent):
+class CertificateExpiring(BrokerEvent, frozen=True):
     """A certificate of this broker, which `node` and `name` tell, ends soon and could not be renewed so far."""
 
     whose: str
@@ -85,19 +75,16 @@ class CertificateExpiring(BrokerEvent):
     """What the last attempt met; empty before the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateRenewed(BrokerEvent):
+class CertificateRenewed(BrokerEvent, frozen=True):
     """A certificate of this broker was renewed."""
 
     whose: str
     expires_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class LinkUp(BrokerEvent):
+class LinkUp(BrokerEvent, frozen=True):
     """This broker and that one are neighbours: they watch each other and pass broadcasts on."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDown(BrokerEvent):
+class LinkDown(BrokerEvent, frozen=True):
     """No longer neighbours."""

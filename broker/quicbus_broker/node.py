@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.exceptions import CredentialError
 from quicbus.identity import Credential, Issuer, Verifier
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Adopted", "NodeIdentity"]
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(msgspec.Struct, frozen=True):
     """What is other than before."""
 
     certificate: bool = False

@@ -11,9 +11,10 @@ import asyncio
 import datetime as dt
 import logging
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus import limits
 from quicbus.client.urls import parse_url
@@ -62,8 +63,7 @@ _TLS_REFUSALS = frozenset(0x100 + alert for alert in (40, 42, 43, 45, 46, 48, 51
 signature, no common ALPN."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a node answered, not yet compared with what was asked for."""
 
     issued: Issued

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.feeds import Feed, Feeds
 
@@ -43,13 +44,11 @@ class Status(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Base of all events."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connected(Event):
+class Connected(Event, frozen=True):
     url: str
     node: str
     """The broker's node id."""
@@ -57,8 +56,7 @@ class Connected(Event):
     """0: the first connection of this client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected(Event):
+class Disconnected(Event, frozen=True):
     reason: str
     code: int | None
     """QUIC close code; `None` when the broker fell silent."""
@@ -66,15 +64,13 @@ class Disconnected(Event):
     """Messages that were on their way and that the broker had not told of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnecting(Event):
+class Reconnecting(Event, frozen=True):
     attempt: int
     delay_s: float
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gap(Event):
+class Gap(Event, frozen=True):
     """A subscription goes on over a new connection: what was published in between did not reach it."""
 
     filter: str
@@ -83,8 +79,7 @@ class Gap(Event):
     """From the last sign of life of the old connection to the new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class MessagesDropped(Event):
+class MessagesDropped(Event, frozen=True):
     """The subscriber is slow: the overflow policy drops. Once for each time that it falls behind."""
 
     filter: str
@@ -93,8 +88,7 @@ class MessagesDropped(Event):
     """In all, by reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class MessagesRefused(Event):
+class MessagesRefused(Event, frozen=True):
     """The broker refused messages that this client published; `flush` raises it."""
 
     topic: str
@@ -105,15 +99,13 @@ class MessagesRefused(Event):
     """With the reason `rate`: when more may be published."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionFailed(Event):
+class SubscriptionFailed(Event, frozen=True):
     filter: str
     group: str | None
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerFailed(Event):
+class HandlerFailed(Event, frozen=True):
     """A handler raised; it goes on with the next message. `topic` is empty when its subscription failed."""
 
     handler: str
@@ -121,21 +113,18 @@ class HandlerFailed(Event):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class GoingAway(Event):
+class GoingAway(Event, frozen=True):
     """The broker stops within `deadline_s`; the client connects again by itself."""
 
     reason: str
     deadline_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialRejected(Event):
+class CredentialRejected(Event, frozen=True):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialRenewed(Event):
+class CredentialRenewed(Event, frozen=True):
     """The credential was renewed, and the session goes on."""
 
     expires_in_s: float
@@ -145,8 +134,7 @@ class CredentialRenewed(Event):
     """Why none could be rewritten; empty where none had to be."""
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialExpiring(Event):
+class CredentialExpiring(Event, frozen=True):
     """The credential ends soon and could not be renewed so far. Told 30, 7 and 1 days before, where its life allows."""
 
     expires_in_s: float
@@ -154,8 +142,7 @@ class CredentialExpiring(Event):
     """What the last attempt met; empty before the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closed(Event):
+class Closed(Event, frozen=True):
     """The client was closed; the last event."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from quicbus.exceptions import InvalidSetting
 
@@ -16,8 +17,7 @@ _URL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerUrl:
+class BrokerUrl(msgspec.Struct, frozen=True):
     """Where a broker is; `str()` gives the URL back."""
 
     host: str

@@ -32,9 +32,10 @@ that a first start that was cut off goes on where it stopped.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+import msgspec
 
 from quicbus.exceptions import DataFolderError
 from quicbus.identity.authority import CERTIFICATE_DAYS, Authority
@@ -156,8 +157,7 @@ def prepare_node_folder(
     return node
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What `DataFolder.reload` found to be other than before."""
 
     node: bool = False

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 from cryptography import x509
 
 from quicbus.exceptions import InvalidSetting
@@ -40,8 +40,7 @@ class Role(StrEnum):
     CLIENT = "client"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """What stands in the SANs of one certificate."""
 
     mesh: str

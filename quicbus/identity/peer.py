@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -38,8 +38,7 @@ ISSUE_CLIENT = "`quicbus cert issue --client NAME --out FILE`"
 ISSUE_NODE = "`quicbus cert issue --node NAME --out DIR`"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The verified holder of a certificate. A session with it ends at `not_after`."""
 
     role: Role

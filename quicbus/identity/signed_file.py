@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.exceptions import CredentialError
 from quicbus.identity import pem
@@ -26,8 +27,7 @@ _BLOCK = re.compile(rb"-----BEGIN QUICBUS TRUST LIST-----\s(.*?)-----END QUICBUS
 _LINE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class SignedFile:
+class SignedFile(msgspec.Struct, frozen=True):
     """Who installs it has brought the request there himself, and so trusts the authorities in it."""
 
     chain: Sequence[x509.Certificate]

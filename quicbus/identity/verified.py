@@ -6,8 +6,9 @@ may change, whether the key was revoked, and what is of one connection, the proo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus import limits
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["VerifiedChains"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Verified:
+class _Verified(msgspec.Struct, frozen=True):
     peer: Peer
     public_key: ec.EllipticCurvePublicKey
     since: dt.datetime

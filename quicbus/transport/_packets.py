@@ -5,10 +5,10 @@ aioquic's helpers do it for every engine (RFC 9000 section 17; the memory engine
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import msgspec
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import (
     QuicPacketType,
@@ -63,8 +63,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PacketHeader:
+class PacketHeader(msgspec.Struct, frozen=True):
     """The header of the first packet in a datagram. `version` is 0 in a short header; Initials and
     Retries may have a token."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus import limits
 from quicbus.transport._packets import (
@@ -35,8 +36,7 @@ FIRST_ID_SIZE_MIN = 8
 TRY_AGAIN_S = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """How a connection is closed once its handshake is complete: a close before that tells the dialer nothing."""
 
     code: CloseCode
@@ -45,23 +45,20 @@ class Refusal:
     """The setting that was met, if one was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(msgspec.Struct, frozen=True):
     original_destination_connection_id: bytes
     retry_source_connection_id: bytes | None
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A datagram to send back, smaller than three times what came."""
 
     datagram: bytes
     is_retry: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     reason: str
     limit: str = ""
     """The setting that was met, if one was."""

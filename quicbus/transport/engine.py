@@ -63,8 +63,7 @@ class EngineConfiguration:
         return (self.alpn, *self.further_alpns)
 
 
-@dataclass(frozen=True, slots=True)
-class Negotiated:
+class Negotiated(msgspec.Struct, frozen=True):
     """ALPN is settled: a listener may write, and what it writes rides in its first flight."""
 
     alpn: str
@@ -87,33 +86,28 @@ class StreamData(msgspec.Struct, frozen=True, gc=False):
     ended: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReset:
+class StreamReset(msgspec.Struct, frozen=True):
     """The peer gave up a stream that it was sending, or refuses to receive one of ours."""
 
     stream_id: int
     code: int
 
 
-@dataclass(frozen=True, slots=True)
-class PingAcknowledged:
+class PingAcknowledged(msgspec.Struct, frozen=True):
     uid: int
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionIdIssued:
+class ConnectionIdIssued(msgspec.Struct, frozen=True):
     """From now on datagrams may carry this id."""
 
     connection_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionIdRetired:
+class ConnectionIdRetired(msgspec.Struct, frozen=True):
     connection_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Terminated:
+class Terminated(msgspec.Struct, frozen=True):
     """The last event of a connection.
 
     `is_application`: `code` is one of `quicbus.wire.close_codes`; otherwise it is a QUIC transport error (RFC 9000

@@ -5,8 +5,9 @@ One `Admission` serves all connections of one listener. The server keeps the lis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from quicbus import limits
 from quicbus.exceptions import ProtocolViolation
@@ -36,8 +37,7 @@ KIND_CLIENT = "client"
 RETRY_AFTER_S = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A client, or a node, that may come in."""
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,7 @@ __all__ = ["KIND_NODE", "NodeArrival", "NodeSession", "Nodes"]
 KIND_NODE = "node"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeArrival:
+class NodeArrival(msgspec.Struct, frozen=True):
     """A node that was accepted; Accepted is the last frame on `control`."""
 
     connection: Connection

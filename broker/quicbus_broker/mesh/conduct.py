@@ -7,9 +7,10 @@ has to ask does.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,7 @@ OFFENCE_MEMORY_S = 600.0
 """After so long without another one they are forgotten: what happens once an hour is a rare race, no attack."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """So much at once, and so much a second after that; each with so much more for every member of the mesh."""
 
     burst: float

@@ -7,7 +7,6 @@ every batch is a msgspec structure: a frozen dataclass takes a microsecond to ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -70,8 +69,7 @@ class State(StrEnum):
 # --- inputs: what the driver tells ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOpened:
+class ConnectionOpened(msgspec.Struct, frozen=True):
     """A session of kind `node` is open: both sides have proved who they are."""
 
     connection: int
@@ -86,16 +84,14 @@ class ConnectionOpened:
     """Where the peer sees this node, as far as it told."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed:
+class ConnectionClosed(msgspec.Struct, frozen=True):
     connection: int
     reason: str
     is_clean: bool
     """The peer said goodbye."""
 
 
-@dataclass(frozen=True, slots=True)
-class DialFailed:
+class DialFailed(msgspec.Struct, frozen=True):
     """What `Dial` asked for did not become a connection."""
 
     address: str
@@ -107,8 +103,7 @@ class DialFailed:
     """The address is this node's own: quite normal where all nodes have the same list of seeds."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameArrived:
+class FrameArrived(msgspec.Struct, frozen=True):
     connection: int
     frame: Frame
 
@@ -124,8 +119,7 @@ MeshInput = ConnectionOpened | ConnectionClosed | DialFailed | FrameArrived | Bu
 # --- outputs: what the driver does ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SendFrame:
+class SendFrame(msgspec.Struct, frozen=True):
     """Over the connection in use for `node`; nothing happens where there is none."""
 
     node: NodeId
@@ -140,24 +134,21 @@ class SendBundle(msgspec.Struct, frozen=True, gc=False):
     waits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True):
     """Open a session of kind `node`; with `node`, to that one and no other."""
 
     address: str
     node: NodeId | None
 
 
-@dataclass(frozen=True, slots=True)
-class UseConnection:
+class UseConnection(msgspec.Struct, frozen=True):
     """From here on what is for `node` goes over this connection; `None`: there is none any more."""
 
     node: NodeId
     connection: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CloseConnection:
+class CloseConnection(msgspec.Struct, frozen=True):
     connection: int
     code: int
     reason: str
@@ -177,8 +168,7 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     """How many links it took."""
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """A share of a group came back: that node has no member of it any more."""
 
     node: NodeId
@@ -186,8 +176,7 @@ class Returned:
     age_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PauseChanged:
+class PauseChanged(msgspec.Struct, frozen=True):
     """`node` holds back, or no longer, whoever publishes here what matches `filter`."""
 
     node: NodeId
@@ -195,23 +184,20 @@ class PauseChanged:
     is_paused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SpreadReached:
+class SpreadReached(msgspec.Struct, frozen=True):
     """All neighbours know the own interest up to this version."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Superseded:
+class Superseded(msgspec.Struct, frozen=True):
     """Another process runs with this node's key and a later boot: this one must stop."""
 
     boot: int
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MemberChanged:
+class MemberChanged(msgspec.Struct, frozen=True):
     """The state, incarnation, addresses or name of a member changed. `before` is `None` for a new one.
 
     For the driver (events, log) and for the other parts.
@@ -225,21 +211,18 @@ class MemberChanged:
     """New addresses or a new boot."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRevoked:
+class MemberRevoked(msgspec.Struct, frozen=True):
     """A member was revoked: it is none any more."""
 
     node: NodeId
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SelfRevoked:
+class SelfRevoked(msgspec.Struct, frozen=True):
     """This node itself is revoked: it must stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrustLearned:
+class TrustLearned(msgspec.Struct, frozen=True):
     """Another node brought a later trust list, which counts from now on: keep it for the next start."""
 
     signed: bytes
@@ -248,43 +231,37 @@ class TrustLearned:
 # --- internal: what parts tell each other ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NeighborUp:
+class NeighborUp(msgspec.Struct, frozen=True):
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class NeighborDown:
+class NeighborDown(msgspec.Struct, frozen=True):
     """No longer a neighbour. `is_lost`: its connection broke, it may have failed."""
 
     node: NodeId
     is_lost: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeFailed:
+class ProbeFailed(msgspec.Struct, frozen=True):
     """A neighbour answered neither this node nor those that were asked to ping it."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeAnswered:
+class ProbeAnswered(msgspec.Struct, frozen=True):
     """A sign of life of a member that was suspected."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class LinkSilent:
+class LinkSilent(msgspec.Struct, frozen=True):
     """A neighbour says nothing, or something again: another link is wanted meanwhile. It is no accusation."""
 
     node: NodeId
     is_silent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NewsLearned:
+class NewsLearned(msgspec.Struct, frozen=True):
     """Something new about members, to be passed on to all neighbours but `source`."""
 
     source: NodeId | None
@@ -293,22 +270,19 @@ class NewsLearned:
     interest: tuple[Signed, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MemberForgotten:
+class MemberForgotten(msgspec.Struct, frozen=True):
     """It failed or left long ago and is no member any more: whatever is kept about it can go."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class TrustChanged:
+class TrustChanged(msgspec.Struct, frozen=True):
     """Another trust list counts from now on; `source` brought it, `None`: it comes from a file here."""
 
     source: NodeId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Misbehaved:
+class Misbehaved(msgspec.Struct, frozen=True):
     """A peer sent something that no honest one sends; `why` for the counter and the log."""
 
     node: NodeId

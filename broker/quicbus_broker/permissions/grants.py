@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.topics import SplitFilter
 from quicbus_broker.permissions.table import Action
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Decision", "Grant"]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Whether something is allowed. `role` and `rule`: what decided it; `None` where no rule did."""
 
     allowed: bool
@@ -25,8 +25,7 @@ class Decision:
     rule: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Granted:
+class _Granted(msgspec.Struct, frozen=True):
     filter: SplitFilter
     role: Role
     rule: Rule

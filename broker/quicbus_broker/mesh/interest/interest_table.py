@@ -57,8 +57,7 @@ class Wanted:
         self.nodes: dict[NodeId, bool] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """Who wants a topic: nodes with whether one of their subscribers blocks. Not to be changed."""
 
     plain: dict[NodeId, bool]

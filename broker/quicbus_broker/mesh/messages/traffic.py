@@ -7,7 +7,6 @@ connection, through a node that has one, or once one has been dialed.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -67,8 +66,7 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
     """How long it has waited in queues of nodes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
+class Ways(msgspec.Struct, frozen=True):
     """How nodes can be reached."""
 
     is_connected: Callable[[NodeId], bool]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,8 +35,7 @@ _records = msgspec.msgpack.Decoder(MemberRecord)
 _pieces = msgspec.msgpack.Decoder(InterestPiece)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """A node whose certificate was verified."""
 
     certificate: bytes
