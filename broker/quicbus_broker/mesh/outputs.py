@@ -1,8 +1,9 @@
 """What goes into the mesh machine, what comes out of it, and what its parts tell each other.
 
 Every part appends to the list of outputs that its caller passes, in the order in which they must be performed.
-`state.py` takes those out that are for other parts (`Internal`); the driver performs the rest. What there is one of for
-every batch is a msgspec structure: a frozen dataclass takes a microsecond to make.
+`state.py` takes those out that are for other parts (`Internal`); the driver performs the rest. All are structs: a
+frozen dataclass takes a microsecond to make, which counts where there is one for every batch, and a millisecond to
+define.
 """
 
 from __future__ import annotations
