@@ -134,6 +134,8 @@ class Delivery:
 @mypyc_attr(acyclic=True, free_list_len=1)
 @dataclass(init=False, slots=True)
 class Record:
+    """A whole one, cut out of a lane."""
+
     kind: Final[int]
     payload: Final[bytes]
 

@@ -7,8 +7,9 @@ through others; what comes out is `ProbeFailed`, which makes it a suspect.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.wire.frames import Ping
 from quicbus.wire.node_frames import PingRequest
@@ -41,15 +42,14 @@ _MAX_LATE_PINGS = 32
 """Pings of ended probes whose Pong still tells a round trip and a sign of life."""
 
 
-@dataclass(slots=True)
-class _Probe:
+class _Probe(msgspec.Struct):
     node: NodeId
     asks_others_at: float
     ends_at: float
     has_asked: bool = False
     request: int = 0
     helpers: int = 0
-    expected_nacks: dict[NodeId, None] = field(default_factory=dict)
+    expected_nacks: dict[NodeId, None] = msgspec.field(default_factory=dict)
 
 
 class Detector:

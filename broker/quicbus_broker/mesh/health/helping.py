@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.wire.frames import Ping
 from quicbus.wire.node_frames import PingResult
@@ -28,8 +29,7 @@ _ANSWER_SHARE = 0.8
 """Of the probe time-out, so that the answer "no" is back before the asker's time is up (as in memberlist)."""
 
 
-@dataclass(slots=True)
-class _Request:
+class _Request(msgspec.Struct):
     asker: NodeId
     id: int
     target: NodeId

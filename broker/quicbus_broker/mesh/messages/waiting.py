@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.wire.bundles import KIND_RELAY
 from quicbus.wire.node_frames import Skipped
@@ -24,10 +25,9 @@ MAX_SKIPS = 64
 """Ranges of numbers that a node is told not to wait for; beyond it the node finds out by its own time-out."""
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(msgspec.Struct):
     deadline: float
-    bundles: deque[tuple[float, Bundle]] = field(default_factory=deque)
+    bundles: deque[tuple[float, Bundle]] = msgspec.field(default_factory=deque)
     size: int = 0
 
 

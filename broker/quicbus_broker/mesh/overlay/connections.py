@@ -6,8 +6,9 @@ Two nodes that dial each other at the same time have two connections; both must 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.wire.close_codes import CloseCode
 from quicbus_broker.mesh.outputs import CloseConnection, UseConnection
@@ -31,8 +32,7 @@ _FALLBACK_LINGER_S = 10.0
 """The higher id leaves closing to the lower one; where that never saw the connection, it closes after this."""
 
 
-@dataclass(slots=True)
-class _Connection:
+class _Connection(msgspec.Struct):
     node: NodeId
     boot: int
     is_dialer: bool

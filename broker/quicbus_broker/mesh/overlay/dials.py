@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus_broker.mesh.outputs import Dial
 
@@ -30,8 +31,7 @@ class Purpose(IntEnum):
     """A link to a part of the mesh that this node may know nothing of, even over the target."""
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     key: NodeId | str
     node: NodeId | None
     addresses: tuple[str, ...]

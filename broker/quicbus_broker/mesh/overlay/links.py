@@ -9,8 +9,9 @@ answered with `Disconnect`: it met the end of the link on the way.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from quicbus.wire.node_frames import Disconnect, Neighbor, NeighborReply
 from quicbus_broker.mesh.outputs import NeighborDown, NeighborUp, SendFrame
@@ -37,8 +38,7 @@ STRAY_PAUSE_S = 1.0
 _MAX_STRAYS = 64
 
 
-@dataclass(slots=True)
-class Ask:
+class Ask(msgspec.Struct):
     """A `Neighbor` whose reply is awaited. `is_spare`: in exchange for another link, once granted."""
 
     until: float
