@@ -257,6 +257,14 @@ async def test_a_connection_that_heard_nothing_is_left_alone(bench: Bench) -> No
 
 
 @pytest.fixture
+def standstill(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, no acknowledgement comes due."""
+    loop = bench.endpoint._loop
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+
+@pytest.fixture
 def slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each look at the clock take more than half of the time for what arrives in a turn."""
     clock = itertools.count(0.0, 0.6 * excess.FEED_S)
@@ -350,6 +358,7 @@ async def test_several_datagrams_are_acknowledged_before_the_application_has_its
     assert (session.writes, quic.transmits) == (1, 1)
 
 
+@pytest.mark.usefixtures("standstill")
 async def test_the_acknowledgement_of_a_lone_datagram_goes_with_what_is_sent_next(bench: Bench) -> None:
     [(quic, session)] = await bench.dial(1)
     bench.feed(quic)
@@ -378,6 +387,7 @@ async def test_the_acknowledgement_of_a_lone_datagram_leaves_when_its_time_has_c
         await is_asked.wait()
 
 
+@pytest.mark.usefixtures("standstill")
 async def test_small_datagrams_are_acknowledged_at_once_when_they_are_as_many_bytes_as_two_of_full_size(
     bench: Bench,
 ) -> None:
