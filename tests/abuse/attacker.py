@@ -42,6 +42,8 @@ async def main() -> None:
     async for line in lines:
         orders = msgspec.json.decode(line, type=Orders)
         world = World(orders, go)
+        if not orders.is_small:
+            give_way()
         try:
             await ATTACKS[orders.attack].run(world)
         except Exception:
@@ -51,7 +53,10 @@ async def main() -> None:
 
 
 def give_way() -> None:
-    """Take the processor only where broker and pair leave it: it stands for one with a machine of its own."""
+    """Take the processor only where broker and pair leave it: it stands for one with a machine of its own.
+
+    Where nothing but what becomes of it is looked at, beside other tests, it would only come late.
+    """
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
@@ -59,5 +64,4 @@ def give_way() -> None:
 
 
 if __name__ == "__main__":
-    give_way()
     run(main())
