@@ -67,6 +67,7 @@ async def test_a_node_that_hangs_loses_nothing_while_it_is_suspect_and_comes_bac
         await load.flows()
         load.assert_nothing_missing()
         with mesh.suspended(victim):
+            await load.flows(others, others)
             await mesh.wait_state(others, victim, "failed")
             await load.flows(others, others)
         await mesh.wait_whole()
