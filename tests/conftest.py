@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from quicbus.testing.launcher import BrokerProcess
+from quicbus.testing.launcher import BrokerProcess, fast_starts
+from tests.patient_loop import patient_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import asyncio
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # A busy machine does not fail property tests.
@@ -25,12 +28,24 @@ ENGINES = ["aioquic", *(["qh3"] if importlib.util.find_spec("qh3") else [])]
 LOGGERS = ("quicbus", "quicbus_broker", "quicbus_cli")
 
 
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+    """Tests run on a loop that does not take a busy machine for a silent peer."""
+    return None if sys.platform == "win32" else {"patient": patient_loop}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what looks at how Python runs the code where the modules are compiled (`make test-compiled`)."""
     if "TESTS_COMPILED" in os.environ:
         for item in items:
             if "interpreted" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="of modules that are not compiled"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_start_fast() -> Iterator[None]:
+    """Some seven hundred of them are started; what takes a command line is tested with one."""
+    with fast_starts():
+        yield
 
 
 @pytest.fixture(autouse=True)

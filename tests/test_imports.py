@@ -21,7 +21,7 @@ def loaded_by(code: str) -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     return set(json.loads(ended.stdout.splitlines()[-1]))
 

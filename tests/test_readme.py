@@ -26,6 +26,7 @@ PRINTED = [
     "sensors/kitchen/temperature b'21.5' C from ",
     "144",
     "world by way of quic://127.0.0.1:",
+    "tests by way of quic://127.0.0.1:",
 ]
 
 
@@ -43,7 +44,7 @@ def test_example_runs_as_it_stands(number: int, shared_broker: BrokerProcess, tm
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

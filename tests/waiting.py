@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["eventually", "eventually_told"]
 
-DEADLINE_S = 40.0
+DEADLINE_S = 120.0
 """Far more than anything takes on a busy machine."""
 LOOK_S = 0.001
 ASK_S = 0.02

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Arena", "Outcome"]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 90.0
+DEADLINE_S = 240.0
 COUNTED_S = 20.0
 SETTLED_SIZE = 16 * 1024 * 1024
 TRIMMED_S = 20.0

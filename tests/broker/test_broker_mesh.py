@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 ENGINES = ("qh3", "aioquic", "qh3")
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MESH, OTHER_MESH = "ab" * 16, "cd" * 16
 ME, PEER = b"\x01" * 16, b"\x02" * 16
 SAID = {"mesh": MESH, "node": PEER.hex(), "v": "1", "name": "peer"}
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there SIGINT is
 
 AUTHORITY = Authority.create()
 INTERRUPTED = 128 + signal.SIGINT
-DEADLINE_S = 40.0
+DEADLINE_S = 120.0
 
 
 @pytest.fixture

@@ -251,5 +251,5 @@ def test_of_two_processes_with_a_single_token_one_wins(store: TokenStore, tmp_pa
         assert one.stdin is not None
         one.stdin.write("\n")
         one.stdin.flush()
-    results = [one.communicate(timeout=30)[0].strip() for one in contenders]
+    results = [one.communicate(timeout=120)[0].strip() for one in contenders]
     assert sorted(results) == ["TOKEN_REFUSED", "osaka"]

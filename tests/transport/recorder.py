@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCALHOST", "Recorder", "Recorders", "dial", "opened"]
 
 LOCALHOST = ("127.0.0.1", 0)
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 
 
 class Recorder:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quicbus.transport.engine import EngineConfiguration
     from quicbus_broker.mesh.outputs import MeshInput, MeshOutput
 
-DEADLINE_S = 10.0
+DEADLINE_S = 120.0
 
 
 class FakeMesh:
