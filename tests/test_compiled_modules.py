@@ -48,7 +48,7 @@ print({function}(Path(), sys.argv[2:], Path(sys.argv[1])))
 """
     command = [sys.executable, "-c", code, str(folder), *modules]
     environ = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=350)
 
 
 @pytest.mark.skipif(IS_COMPILED, reason="they were compiled")

@@ -38,11 +38,27 @@ def compile_modules(root: Path, modules: list[str], folder: Path) -> list[tuple[
 
     C files and what is built of them go into `folder`. Raises `SystemExit` where that cannot be done.
     """
+    _check_compiler(folder)
+    built = _build(translate_modules(root, modules, folder), folder)
+    return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
+
+
+def _check_compiler(folder: Path) -> None:
+    """Compile next to nothing: what is missing is told at once, not after a minute of translating."""
+    from setuptools import Extension
+
+    source = folder / "probe.c"
+    source.write_text("#include <Python.h>\n\nPyMODINIT_FUNC PyInit_probe(void) { return NULL; }\n")
+    _build([Extension("probe", [str(source)])], folder / "probe")
+
+
+def _build(extensions: list[Any], folder: Path) -> Path:
+    """Build into `folder`, and return that part of it that has the extension modules and nothing else."""
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
     from setuptools.errors import CCompilerError
 
-    build = build_ext(Distribution({"name": "quicbus", "ext_modules": translate_modules(root, modules, folder)}))
+    build = build_ext(Distribution({"name": "quicbus", "ext_modules": extensions}))
     build.build_lib = str(folder / "modules")
     build.build_temp = str(folder / "objects")
     build.parallel = os.cpu_count()
@@ -54,8 +70,7 @@ def compile_modules(root: Path, modules: list[str], folder: Path) -> list[tuple[
             f"The modules can't be compiled: {error}. It takes a C compiler and Python's headers (Debian: "
             "`apt install gcc python3-dev`); without HATCH_BUILD_HOOKS_ENABLE quicbus is installed as it is, and works."
         ) from None
-    built = folder / "modules"
-    return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
+    return folder / "modules"
 
 
 def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]:
