@@ -203,14 +203,12 @@ async def test_messages_on_other_lanes_pass_the_one_whose_packets_were_lost(engi
 async def test_a_lane_that_loses_every_packet_stops_no_other_lane(leg: str) -> None:
     # With the memory engine: it has no congestion control, which all lanes of a QUIC connection share.
     async with publisher_and_subscriber("memory", leg, MemoryNetwork(is_near=False)) as (publisher, messages, link):
-        with link.dropping(is_large):
+        # What is sent again may share a datagram with a message of another lane, which says something of neither.
+        with link.dropping(lambda datagram: is_large(datagram) and b"free" not in datagram):
             await publisher.publish(HELD_UP, b"first" + bytes(3_000))
             await asyncio.sleep(0)
             await publisher.publish(HELD_UP, b"second")
             for topic in OTHERS * 3:
-                # What is sent again leaves first: in one datagram with it this would be dropped, too.
-                for _ in range(3):
-                    await asyncio.sleep(0)
                 await publisher.publish(topic, b"free")
                 assert (await messages.next(DEADLINE_S)).topic == topic
         late = [await messages.next(DEADLINE_S) for _ in range(2)]

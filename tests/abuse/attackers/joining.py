@@ -86,7 +86,7 @@ async def join_tokens(world: World) -> None:
     async with world.strangers(*world.crowd_hosts(30)) as strangers:
         await world.go()
         await ask(world, strangers, first)
-        async with Crowd(world, world.chosen(4, 64)) as crowd:
+        async with Crowd(world) as crowd:
             async for number in world.paced(100, 2 * len(requests)):
                 await crowd.begin(lambda number=number: ask(world, strangers, requests[number % len(requests)]))  # type: ignore[misc]
 
