@@ -43,7 +43,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 $(VENV)/compiled/.installed: $(VENV)/.installed $(SOURCES)
 	rm -rf $(VENV)/compiled $(VENV)/wheels
