@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
@@ -95,6 +96,16 @@ def test_an_ended_process_is_told_once_and_for_all(programs: Path, is_forked: bo
         assert process.wait().code == -signal.SIGKILL
         process.terminate()
         assert process.wait().code == -signal.SIGKILL
+
+
+def test_a_process_can_be_ended_while_another_thread_waits_for_it(programs: Path, is_forked: bool) -> None:
+    with start(programs, "waiting") as process, ThreadPoolExecutor() as threads:
+        process.wait_line("waits")
+        assert forked(process) is is_forked
+        waiting = [threads.submit(process.wait) for _ in range(4)]
+        assert process.is_running
+        process.terminate()
+        assert {each.result().code for each in waiting} == {-signal.SIGTERM}
 
 
 def test_ctrl_c_reaches_a_process_as_a_keyboard_interrupt(programs: Path, is_forked: bool) -> None:

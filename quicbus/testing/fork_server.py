@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import runpy
 import select
@@ -17,8 +18,7 @@ import signal
 import socket
 import sys
 from importlib.util import find_spec
-
-import msgspec
+from typing import NamedTuple
 
 __all__ = ["Order"]
 
@@ -26,11 +26,11 @@ _FILES = 4
 """That come with an order."""
 LOADED = ("quicbus_cli.main", "quicbus_cli.streams", "quicbus_broker.cli", "quicbus.transport._aioquic")
 LOADED_WHERE_INSTALLED = {"qh3": "quicbus.transport._qh3", "uvloop": "uvloop"}
-_ORDER_BYTES_MAX = 1 << 17
+_ORDER_BYTES_MAX = 1 << 20
 
 
-class Order(msgspec.Struct):
-    """What a new process runs: a module and its arguments."""
+class Order(NamedTuple):
+    """What a new process runs: a module and its arguments. As JSON it is a list."""
 
     module: str
     arguments: list[str]
@@ -67,7 +67,7 @@ class _Forking:
                 if (pid := os.fork()) == 0:
                     os.close(told)
                     self._become_new(streams)
-                    return msgspec.json.decode(encoded, type=Order)
+                    return Order(*json.loads(encoded))
                 for file in streams:
                     os.close(file)
                 self._told[pid] = told

@@ -7,16 +7,14 @@ environment, a folder and an exit code of its own, as one that is started by its
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from typing import IO, TYPE_CHECKING
-
-import msgspec
 
 from quicbus.testing.fork_server import Order
 
@@ -29,6 +27,8 @@ __all__ = ["Forked", "Prepared"]
 READ_ONCE = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_")
 """Environment variables that count when the interpreter starts begin with one of these."""
 
+_GONE = "the process that others are forked from has ended; its stderr says why"
+
 
 class Forked:
     """A forked process, with those members of `subprocess.Popen` that a launcher needs, meant as there."""
@@ -38,26 +38,20 @@ class Forked:
     ) -> None:
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self._command = list(command)
-        self._told = told
-        self._reading = threading.Lock()
         self._code: int | None = None
-        self.pid = self._number()
+        self._has_ended = threading.Event()
+        self.pid = _number(told)
+        threading.Thread(target=self._wait_end, args=(told,), daemon=True).start()
 
     def poll(self) -> int | None:
-        with self._reading:
-            if self._code is None and select.select([self._told], [], [], 0)[0]:
-                self._code = self._number()
-                self._told.close()
-            return self._code
+        return self.wait() if self._has_ended.is_set() else None
 
     def wait(self, timeout: float | None = None) -> int:
-        with self._reading:
-            if self._code is None:
-                if not select.select([self._told], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired(self._command, timeout or 0.0)
-                self._code = self._number()
-                self._told.close()
-            return self._code
+        if not self._has_ended.wait(timeout):
+            raise subprocess.TimeoutExpired(self._command, timeout or 0.0)
+        if self._code is None:
+            raise ChildProcessError(_GONE)
+        return self._code
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -70,11 +64,10 @@ class Forked:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def _number(self) -> int:
-        line = self._told.readline()
-        if not line:
-            raise ChildProcessError("the process that others are forked from has ended; its stderr says why")
-        return int(line)
+    def _wait_end(self, told: IO[bytes]) -> None:
+        with told, contextlib.suppress(ChildProcessError):
+            self._code = _number(told)
+        self._has_ended.set()
 
 
 class Prepared:
@@ -109,8 +102,9 @@ class Prepared:
             written = None if into is None else ours.enter_context(open(into, "wb", buffering=0))
             numbers = ours.enter_context(open(told, "rb", buffering=0))
             try:
+                # Where nobody takes it any more, `Forked` finds its pipe ended.
                 with self._ordering, contextlib.suppress(BrokenPipeError):
-                    socket.send_fds(self._control or self._started(), [msgspec.json.encode(order)], theirs)
+                    socket.send_fds(self._control or self._started(), [json.dumps(order).encode()], theirs)
             finally:
                 for file in theirs:
                     os.close(file)
@@ -139,3 +133,10 @@ class Prepared:
 
 def _read_once(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(READ_ONCE)}
+
+
+def _number(told: IO[bytes]) -> int:
+    line = told.readline()
+    if not line:
+        raise ChildProcessError(_GONE)
+    return int(line)
