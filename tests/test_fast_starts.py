@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import textwrap
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 
+NO_UTF_8 = os.fsdecode(b"\xff")
 FACTS = """
     import json, os, sys
 
@@ -68,7 +70,7 @@ def forked(process: Launched) -> bool:
 def test_a_process_has_what_it_was_given_and_nothing_of_others(programs: Path, is_forked: bool) -> None:
     with (
         start(programs, "waiting"),
-        start(programs, "facts", "one", "two words", environment={"WORD": "said"}) as process,
+        start(programs, "facts", "two words", NO_UTF_8, environment={"WORD": "said"}) as process,
     ):
         assert forked(process) is is_forked
         process.write(b"to its stdin")
@@ -79,7 +81,7 @@ def test_a_process_has_what_it_was_given_and_nothing_of_others(programs: Path, i
         assert ended.stderr == "an error\n"
         assert facts.pop("pid") == facts.pop("session") == process.pid
         assert facts == {
-            "arguments": ["one", "two words"],
+            "arguments": ["two words", NO_UTF_8],
             "name": "__main__",
             "folder": str(programs),
             "sent": "to its stdin",
