@@ -53,7 +53,7 @@ class Ended:
 
 @contextlib.contextmanager
 def fast_starts() -> Iterator[None]:
-    """Within, processes that run a module of quicbus are forked from one that has loaded it, in an eighth of the time.
+    """Within, what `python -m` runs is forked from a process that has loaded quicbus, in an eighth of the time.
 
     Those that still run at the end are killed. On other systems than Linux, for other commands, and for those whose
     environment differs in what the interpreter reads (`PYTHON…`, the locale), nothing changes.
