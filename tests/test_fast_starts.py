@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone"),
+    pytest.mark.skipif(sys.flags.safe_path, reason="modules of a working folder are not found"),
+]
 
 NO_UTF_8 = os.fsdecode(b"\xff")
 FACTS = """
