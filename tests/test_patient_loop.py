@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
+from tests.clock import Clock
 from tests.patient_loop import COUNTED_S, PatientSelector
 
 REST_S = 0.5
 
 
-class Clock:
-    """The real time, which passes as the test says."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
+    """The real time."""
     return Clock()
 
 
@@ -79,6 +72,7 @@ def test_waiting_for_nothing_but_files_counts_whole(
     assert selector.now() - before == pytest.approx(9.0)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop of Windows has no selector")
 async def test_asynchronous_tests_run_on_it() -> None:
     loop = asyncio.get_running_loop()
     assert loop.time.__self__.__class__ is PatientSelector  # type: ignore[attr-defined]

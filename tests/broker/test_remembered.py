@@ -14,6 +14,7 @@ from quicbus_broker import remembered
 from quicbus_broker.mesh.outputs import State
 from quicbus_broker.mesh.views import MemberView
 from quicbus_broker.remembered import MAX_MEMBERS, REFRESH_S, RememberedMembers
+from tests.clock import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,17 +48,9 @@ def member(
     )
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_700_000_000.0)
 
 
 @pytest.fixture

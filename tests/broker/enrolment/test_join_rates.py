@@ -6,14 +6,7 @@ import pytest
 
 from quicbus import limits
 from quicbus_broker.enrolment.join_rates import JoinRates
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def passed(rates: JoinRates, host: str, tries: int = 1000) -> int:
