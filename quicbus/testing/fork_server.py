@@ -4,10 +4,14 @@
 stdout and stderr, and a pipe that gets its process id in a line when it runs and its exit code in another when it has
 ended, negative for a signal. When the other end is closed this process kills those that still run, and ends. It has
 one thread, as forking demands.
+
+The fork server of `multiprocessing` is for functions of a program: it imports the program's main module again, has no
+streams for each process, and ends one without exit handlers and without dying of a signal, which tests of commands see.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -24,9 +28,9 @@ __all__ = ["Order"]
 
 _FILES = 4
 """That come with an order."""
+_ORDER_BYTES_MAX = 1 << 20
 LOADED = ("quicbus_cli.main", "quicbus_cli.streams", "quicbus_broker.cli", "quicbus.transport._aioquic")
 LOADED_WHERE_INSTALLED = {"qh3": "quicbus.transport._qh3", "uvloop": "uvloop"}
-_ORDER_BYTES_MAX = 1 << 20
 
 
 class Order(NamedTuple):
@@ -100,10 +104,8 @@ class _Forking:
 
 
 def _tell(pipe: int, number: int) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):  # Who ordered it is no longer interested.
         os.write(pipe, b"%d\n" % number)
-    except BrokenPipeError:
-        pass  # who ordered it is no longer interested
 
 
 def _carry_out(order: Order) -> None:
