@@ -15,8 +15,8 @@ MARGINS = {
     "function calls": 0.15,
     "peak kilobytes": 0.50,
 }
-"""Acknowledgements go by time, and change most counts a little: by half of these margins at most, the least of five
-runs beside three other processes on two cores. All but the last, the most bytes that
+"""What goes by time changes most counts a little, on clocks that go slowly, too: within these margins the least of five
+runs stayed beside eight other processes on two cores. All but the last, the most bytes that
 Python holds at once in a round, are per thousand messages, of publisher, broker and subscribers together; a fan-out
 counts messages published. Function calls are those of and out of quicbus' own code."""
 
