@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from quicbus.transport.timers import TimerQueue, to_tick
@@ -18,10 +19,20 @@ MAX_WOKEN: Final = 8
 MAX_STRANGERS_WOKEN: Final = 4
 """In one turn, at 0.1 to 0.2 ms each (aioquic): a thousand handshakes that began together and say something again
 together would hold it up 0.2 s."""
+LATE_S: Final = 0.25
+"""So late comes a timer only where the whole process stood still: it was stopped or starved."""
+TURNS_TO_READ: Final = 64
+"""Of the loop, each with a look at the socket: more than its buffer holds, 512 datagrams or 1 MiB a turn."""
+READ_AGAIN_AFTER_S: Final = 1.0
+"""Where each timer comes late the loop is overloaded, and connections that wait for a timer must not wait longer."""
 
 
 class WakeUps:
-    """`on_time` is called when there may be something for `take_due`; call `arm` after each turn."""
+    """`on_time` is called when there may be something for `take_due`; call `arm` after each turn.
+
+    A timer that comes very late lets the loop read first. uvloop can call timers before it looks at sockets, and what
+    peers said meanwhile waits there: by the clock alone their connections would end as idle, handshakes as too late.
+    """
 
     def __init__(self, loop: AbstractEventLoop, on_time: Callable[[], None]) -> None:
         self._loop = loop
@@ -30,6 +41,9 @@ class WakeUps:
         self._strangers: TimerQueue[EndpointConnection] = TimerQueue()
         self._timer: Handle | None = None
         self._armed_for = 0.0
+        self._expected_at = 0.0
+        """When the timer would come at the earliest: it may have been set for a time that was over."""
+        self._read_at = -math.inf
         self._is_armed = False
         """The timer comes no later than the earliest: nothing was scheduled that is earlier."""
 
@@ -63,6 +77,7 @@ class WakeUps:
             self.disarm()
             if when is not None:
                 self._armed_for = when
+                self._expected_at = max(when, self._loop.time())
                 self._timer = self._loop.call_at(to_tick(when), self._fire)
         self._is_armed = True
 
@@ -73,6 +88,15 @@ class WakeUps:
         self._is_armed = False
 
     def _fire(self) -> None:
+        now = self._loop.time()
+        if now - self._expected_at > LATE_S and now - self._read_at > READ_AGAIN_AFTER_S:
+            self._read_at = now
+            self._armed_for = -math.inf
+            self._let_read(TURNS_TO_READ)
+            return
         self._timer = None
         self._is_armed = False
         self._on_time()
+
+    def _let_read(self, turns: int) -> None:
+        self._timer = self._loop.call_soon(self._let_read, turns - 1) if turns else self._loop.call_soon(self._fire)
