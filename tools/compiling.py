@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# Only `PyInit_…` has to be seen from outside, and says so itself. What others could replace at run time, as they could
+# any other symbol of a shared library, is not called directly and not inlined. And cold calls out of it need no stub.
+FLAGS = [] if sys.platform == "win32" else ["-fvisibility=hidden", "-fno-plt"]
 
 
 class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -80,5 +85,7 @@ def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]
     os.chdir(root)
     # A cache of its own: that of a developer may hold types that are not installed here.
     arguments = ["--config-file=pyproject.toml", f"--cache-dir={folder / 'cache'}", *modules]
-    extensions: list[Any] = mypycify(arguments, opt_level="3", debug_level="0", target_dir=str(folder / "c"))
+    extensions: list[Any] = mypycify(arguments, opt_level="2", debug_level="0", target_dir=str(folder / "c"))
+    for extension in extensions:
+        extension.extra_compile_args += FLAGS
     return extensions

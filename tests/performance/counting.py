@@ -29,7 +29,7 @@ OWN_CODE = tuple(str(Path(str(package.__file__)).parent) for package in (quicbus
 
 @dataclass
 class Traffic:
-    """Of all endpoints of this process since `clear`. System calls are `sendmsg` and `recvmsg`."""
+    """Of all endpoints of this process since `clear`. System calls are those of the socket."""
 
     transmits: int = 0
     """Times that an engine was asked for datagrams."""
@@ -67,6 +67,10 @@ def count_traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
         def sendmsg(self, *arguments: Any, **options: Any) -> int:
             traffic.system_calls += 1
             return super().sendmsg(*arguments, **options)
+
+        def sendto(self, *arguments: Any) -> int:
+            traffic.system_calls += 1
+            return super().sendto(*arguments)
 
         def recvmsg(self, *arguments: Any, **options: Any) -> Any:
             traffic.system_calls += 1

@@ -355,7 +355,7 @@ def _needs_ipv6() -> None:
 
 
 class _Wrapped:
-    """A socket that does as the real one but for `sendmsg`."""
+    """A socket that does as the real one but for `sendmsg` and `sendto`."""
 
     def __init__(self, real: socket.socket) -> None:
         self._real = real
@@ -377,6 +377,9 @@ class _Refusing(_Wrapped):
             raise OSError(self._number, "refused")
         return self._real.sendmsg(buffers, *rest)
 
+    def sendto(self, datagram: bytes, peer: Any) -> int:
+        return self.sendmsg([datagram], [], 0, peer)
+
 
 class _Blocking(_Wrapped):
     is_blocked = True
@@ -385,3 +388,6 @@ class _Blocking(_Wrapped):
         if self.is_blocked:
             raise BlockingIOError
         return self._real.sendmsg(buffers, *rest)
+
+    def sendto(self, datagram: bytes, peer: Any) -> int:
+        return self.sendmsg([datagram], [], 0, peer)
