@@ -87,5 +87,5 @@ def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]
     arguments = ["--config-file=pyproject.toml", f"--cache-dir={folder / 'cache'}", *modules]
     extensions: list[Any] = mypycify(arguments, opt_level="2", debug_level="0", target_dir=str(folder / "c"))
     for extension in extensions:
-        extension.extra_compile_args += FLAGS
+        extension.extra_compile_args = [*extension.extra_compile_args, *FLAGS]
     return extensions

@@ -12,8 +12,8 @@ from quicbus.transport.udp_socket import MAX_KNOWN_PATHS, MAX_READ_SIZE, MAX_UNS
 
 if TYPE_CHECKING:
     from quicbus.transport.connection import Address
+    from quicbus.transport.counters import Counters
     from quicbus.transport.network import DatagramReceiver
-    from quicbus.transport.statistics import Counters
 
 __all__ = ["AsyncioDatagramSocket", "AsyncioNetwork"]
 

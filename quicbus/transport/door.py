@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from quicbus.transport.address_limits import AddressUse
     from quicbus.transport.connection import Connection, ConnectionHandler
+    from quicbus.transport.counters import Counters
     from quicbus.transport.demultiplexer import Elsewhere
     from quicbus.transport.endpoint_connection import EndpointConnection
     from quicbus.transport.network import Path
     from quicbus.transport.settings import EndpointSettings
-    from quicbus.transport.statistics import Counters
 
 __all__ = ["Door", "DoorOwner"]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from quicbus.identity import mesh_of
 from quicbus.transport.admission import Admission
 from quicbus.transport.connection import shown_address
+from quicbus.transport.counters import Counters
 from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.demultiplexer import ConnectionTable, connection_id, runs
 from quicbus.transport.door import Door
@@ -23,7 +24,6 @@ from quicbus.transport.endpoint_connection import EndpointConnection
 from quicbus.transport.excess import Excess
 from quicbus.transport.path import PathMap
 from quicbus.transport.settings import EndpointSettings, Listener
-from quicbus.transport.statistics import Counters, EndpointStatistics
 from quicbus.transport.udp_socket import UdpNetwork
 from quicbus.transport.wake_ups import WakeUps
 from quicbus.wire.close_codes import CloseCode
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from quicbus.transport.demultiplexer import Elsewhere
     from quicbus.transport.engine import Engine, EngineConfiguration, EngineConnection
     from quicbus.transport.network import DatagramSocket, Network, Path
+    from quicbus.transport.statistics import EndpointStatistics
 
 __all__ = ["Endpoint", "EndpointSettings", "Listener"]
 
@@ -80,6 +81,8 @@ class Endpoint:
         self._flood_check: asyncio.Handle | None = None
         self._turns_behind = 0
         """Turns since strangers had theirs in which the socket held more than was read."""
+        self._fed_at = 0.0
+        """When datagrams came last. The loop's clock is asked once a wake-up: cold, that takes as long as to route."""
         self._read_before = 0
         """Datagrams that had been read when the turn before ended."""
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable(elsewhere)
@@ -179,7 +182,7 @@ class Endpoint:
         self.stop_accepting()
         for connection in self._table:
             connection.close_for(CloseCode.GOING_AWAY, reason, "local")
-        self._run_turn()
+        self._run_turn(self._loop.time())
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._socket.wait_sent()
@@ -204,7 +207,7 @@ class Endpoint:
     # --- DatagramReceiver -------------------------------------------------------------------------------------------
 
     def received(self, buffer: bytes, segment_size: int, path: Path) -> None:
-        now = self._loop.time()
+        now = self._fed_at = self._loop.time()
         size = len(buffer)
         counters = self.counters
         counters.bytes_received += size
@@ -221,10 +224,12 @@ class Endpoint:
         self._turns_behind = self._turns_behind + 1 if is_behind or self._excess.waiting else 0
         self._excess.turn_ended()
         before, self._read_before = self._read_before, self.counters.datagrams_received
-        if self.listener is None and self._read_before == before + 1:
-            self._tell_application()
+        count = self._read_before - before
+        now = self._fed_at if count else self._loop.time()
+        if self.listener is None and count == 1:
+            self._tell_application(now)
         else:
-            self._run_turn()
+            self._run_turn(now)
 
     def unreachable(self, peer: Any, reason: str) -> None:
         for connection in tuple(self._dialing):
@@ -272,7 +277,7 @@ class Endpoint:
             self._give_up(connection, error)
 
     def _feed_now(self, connection: EndpointConnection, buffer: bytes, segment_size: int, path: Path) -> None:
-        self.feed(connection, buffer, segment_size, path, self._loop.time())
+        self.feed(connection, buffer, segment_size, path, self._fed_at)
 
     def send_to_stranger(self, path: Path, datagram: bytes) -> None:
         self._send(path, [datagram])
@@ -310,20 +315,21 @@ class Endpoint:
 
     def _run_scheduled_turn(self) -> None:
         self._turn = None
+        now = self._loop.time()
         if self._excess.waiting:
+            self._fed_at = now
             self._excess.work()
             if not self._excess.waiting:
                 self._turns_behind = 0  # Strangers need not wait for another datagram.
-        self._run_turn()
+        self._run_turn(now)
 
-    def _run_turn(self) -> None:
+    def _run_turn(self, now: float) -> None:
         if self._turn is not None and not self._excess.waiting:  # What waits has only the scheduled turn to go on.
             self._turn.cancel()
             self._turn = None
         if self._is_in_turn:
             return
         self._is_in_turn = True
-        now = self._loop.time()
         try:
             self._serve(now)
             if self._door.waiting and not 0 < self._turns_behind <= MAX_TURNS_BEHIND:
@@ -363,9 +369,8 @@ class Endpoint:
         if self._turn is None and not self._is_closed:
             self._turn = self._loop.call_soon(self._run_scheduled_turn)
 
-    def _tell_application(self) -> None:
+    def _tell_application(self, now: float) -> None:
         """A single datagram came, whose acknowledgement can wait: what the application answers goes in one with it."""
-        now = self._loop.time()
         touched, self._touched = self._touched, {}
         for connection in touched:
             connection.drain(now)
@@ -405,8 +410,7 @@ class Endpoint:
             self._wake_ups.schedule(connection, max(when, now + TIMER_GRANULARITY_S))
 
     def _send(self, path: Path, datagrams: list[bytes]) -> None:
-        self.counters.datagrams_sent += len(datagrams)
-        self.counters.bytes_sent += sum(map(len, datagrams))
+        self.counters.sent(datagrams)
         self._open_socket().send(path, datagrams)
 
     def _touch(self, connection: EndpointConnection) -> None:
@@ -423,7 +427,7 @@ class Endpoint:
                 connection.handle_timer(now)
                 self._touched[connection] = None
         if self._touched or self._dirty:
-            self._run_turn()
+            self._run_turn(now)
         elif not self._is_closed:
             self._wake_ups.arm()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from quicbus.identity import ProofRefused, check_listener_certificate
 from quicbus.transport.connection import ConnectionStatistics, shown_address
+from quicbus.transport.counters import total_size
 from quicbus.transport.engine import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -239,7 +240,7 @@ class EndpointConnection:
         self._pings.repeat(datagrams, self._datagram_size)
         self._last_sent = now
         self._datagrams_sent += len(datagrams)
-        self._bytes_sent += sum(map(len, datagrams))
+        self._bytes_sent += total_size(datagrams)
         if self._datagrams_sent >= self._key_updates.due_at:
             self._update_keys(now)
         if self.paths.has_candidate:
@@ -357,7 +358,7 @@ class EndpointConnection:
     def _affordable(self, datagrams: list[bytes]) -> list[bytes]:
         # RFC 9000 section 8.1. The engines keep to it, but aioquic not with its close.
         left = AMPLIFICATION * self._bytes_received - self._bytes_sent
-        return datagrams if sum(map(len, datagrams)) <= left else []
+        return datagrams if total_size(datagrams) <= left else []
 
     def _changed(self) -> None:
         """The engine was given something that may want to leave."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from quicbus.transport.connection import Address
+    from quicbus.transport.counters import Counters
     from quicbus.transport.network import DatagramReceiver
-    from quicbus.transport.statistics import Counters
 
 __all__ = ["Link", "MemoryNetwork", "MemorySocket"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from quicbus.transport.connection import Address
-    from quicbus.transport.statistics import Counters
+    from quicbus.transport.counters import Counters
 
 __all__ = ["DatagramReceiver", "DatagramSocket", "Network", "Path", "is_this_host", "plain_address", "source_address"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from quicbus.transport.counters import Counters
     from quicbus.transport.endpoint_connection import EndpointConnection
     from quicbus.transport.network import Path
-    from quicbus.transport.statistics import Counters
 
 __all__ = ["Owner"]
 

@@ -13,14 +13,15 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from quicbus.transport.counters import total_size
 from quicbus.transport.network import Path, is_this_host, plain_address, source_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from quicbus.transport.connection import Address
+    from quicbus.transport.counters import Counters
     from quicbus.transport.network import DatagramReceiver
-    from quicbus.transport.statistics import Counters
 
 __all__ = ["BoundUdp", "UdpNetwork", "UdpSocket", "bind_udp", "segment_groups"]
 
@@ -308,7 +309,7 @@ class UdpSocket:
     def _keep(self, path: Path, group: list[bytes]) -> None:
         if not self._unsent:
             self._loop.add_reader(self._writable.fileno(), self._on_writable)
-        size = sum(map(len, group))
+        size = total_size(group)
         self._unsent.append((path, group, size))
         self._unsent_size += size
         while self._unsent_size > MAX_UNSENT_SIZE:
@@ -356,11 +357,12 @@ class UdpSocket:
                     local = data
             path = self._paths.get((sockaddr, local)) or self._path(sockaddr, local)
             received(buffer, segment_size, path)
-            left -= len(buffer)
-            if left <= 0 or self._socket.fileno() < 0:
-                break
-            if was_idle and segment_size == len(buffer) <= SMALL_SIZE:
+            size = len(buffer)
+            if was_idle and segment_size == size <= SMALL_SIZE:
                 is_behind = False
+                break
+            left -= size
+            if left <= 0 or self._socket.fileno() < 0:
                 break
         self._receiver.turn_ended(is_behind=is_behind)
         self._idle_from = monotonic() + IDLE_AFTER_S

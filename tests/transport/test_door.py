@@ -10,11 +10,11 @@ import pytest
 from quicbus import limits
 from quicbus.transport._packets import QUIC_VERSION_1
 from quicbus.transport.admission import Accept, Admission
+from quicbus.transport.counters import Counters
 from quicbus.transport.demultiplexer import connection_id
 from quicbus.transport.door import Door
 from quicbus.transport.network import Path
 from quicbus.transport.settings import EndpointSettings
-from quicbus.transport.statistics import Counters
 from quicbus.wire.close_codes import CloseCode
 from tests.transport.test_admission import FIRST_ID, initial, read_retry
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from quicbus.transport.counters import Counters
 from quicbus.transport.memory_network import MemoryNetwork
-from quicbus.transport.statistics import Counters
 from tests.transport.pump import every_pairing
 from tests.transport.recorder import Recorder, Recorders, dial, opened
 from tests.transport.test_udp_socket import Inbox

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from quicbus.transport import udp_socket
+from quicbus.transport.counters import Counters
 from quicbus.transport.datagram_socket import AsyncioNetwork
 from quicbus.transport.network import is_this_host, plain_address
-from quicbus.transport.statistics import Counters
 from quicbus.transport.udp_socket import UdpNetwork, UdpSocket, segment_groups
 from tests.transport.pump import encrypted_pairing
 from tests.transport.recorder import Recorders, dial, opened

@@ -1,7 +1,7 @@
 """The listener's side of one client connection: proof, control frames, lanes, closing. Nodes go on to the mesh.
 
 No clock and no I/O of its own: the endpoint calls it, it writes through `Connection`. What a client may not send is
-caught in one place, `_guarded`, and becomes a close code. Input that takes long is dealt with by the slice (`Intake`).
+caught here and becomes a close code in one place, `_blame`. Input that takes long is dealt with by slices (`Intake`).
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ logger = logging.getLogger("quicbus_broker.edge")
 
 _CLIENT_UNIDIRECTIONAL: Final = 0b10
 """The low two bits of the ids of streams that the dialer opens (RFC 9000 section 2.1)."""
+FAULTS: Final = (ProtocolViolation, ProofRefused, TooManyOversize, LimitExceeded)
+"""What a client's input may raise."""
 MAX_UNANSWERED: Final = 4 * 1024 * 1024
 """Bytes of control frames that may be written to a client that answers no Ping: one that does not read."""
 
@@ -134,19 +136,25 @@ class Session:
         if self._node is not None:
             self._node.stream_data(stream_id, data, ended)
             return
-        self._guarded(lambda: self._take(stream_id, data, ended))
+        try:  # No function made for `_guarded`: these two are called for each datagram.
+            self._take(stream_id, data, ended)
+        except FAULTS as fault:
+            self._blame(fault)
 
     def stream_reset(self, stream_id: int, code: int) -> None:
         if self._node is not None:
             self._node.stream_reset(stream_id, code)
         elif self.state is not SessionState.CLOSED:
-            self._guarded(lambda: _violation(f"stream {stream_id} was reset with code {code}"))
+            self.refuse(CloseCode.PROTOCOL_VIOLATION, f"stream {stream_id} was reset with code {code}")
 
     def before_transmit(self) -> None:
         if self._node is not None:
             self._node.before_transmit()
         elif self.state is not SessionState.CLOSED:
-            self._guarded(self._write)
+            try:
+                self._write()
+            except FAULTS as fault:
+                self._blame(fault)
 
     def closed(self, termination: Terminated) -> None:
         self._leave()  # What arrived before is published yet.
@@ -258,17 +266,21 @@ class Session:
     # --- frames and lanes -------------------------------------------------------------------------------------------
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """The one place where what a client did wrong becomes a close."""
         try:
             action()
-        except ProtocolViolation as error:
-            self.refuse(CloseCode.PROTOCOL_VIOLATION, error.detail)
-        except ProofRefused as error:
-            self.refuse(error.code, error.why)
-        except TooManyOversize as error:
-            self.refuse(CloseCode.LIMIT_EXCEEDED, f"oversize messages, although refused: {error}")
-        except LimitExceeded as error:
-            self.refuse(CloseCode.LIMIT_EXCEEDED, f"{error}; allow this side {limits.LANES + 1} streams")
+        except FAULTS as fault:
+            self._blame(fault)
+
+    def _blame(self, fault: Exception) -> None:
+        """The one place where what a client did wrong becomes a close."""
+        if isinstance(fault, ProtocolViolation):
+            self.refuse(CloseCode.PROTOCOL_VIOLATION, fault.detail)
+        elif isinstance(fault, ProofRefused):
+            self.refuse(fault.code, fault.why)
+        elif isinstance(fault, TooManyOversize):
+            self.refuse(CloseCode.LIMIT_EXCEEDED, f"oversize messages, although refused: {fault}")
+        else:
+            self.refuse(CloseCode.LIMIT_EXCEEDED, f"{fault}; allow this side {limits.LANES + 1} streams")
 
     def _welcome(self) -> None:
         self._control.open()
@@ -474,7 +486,3 @@ class Session:
         elif unanswered > MAX_UNANSWERED // 4 and not self._ping_sent:
             self._ping_sent = True
             self._control.write(Ping(id=0))
-
-
-def _violation(detail: str) -> None:
-    raise ProtocolViolation(detail)
