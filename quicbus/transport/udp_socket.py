@@ -79,7 +79,7 @@ class UdpNetwork:
         self._offload = offload
 
     async def open(self, bind: Address | None, receiver: DatagramReceiver, counters: Counters) -> UdpSocket:
-        return UdpSocket(bind_udp(bind), receiver, counters, offload=self._offload)
+        return UdpSocket(bind_udp(bind), receiver, counters, offload=self._offload, is_dialed=bind is not None)
 
 
 class BoundUdp:
@@ -159,10 +159,16 @@ def segment_groups(
 
 
 class UdpSocket:
-    """A `DatagramSocket` on Linux."""
+    """A `DatagramSocket` on Linux. `is_dialed`: peers know its address, and answers leave from what they dialed."""
 
     def __init__(
-        self, udp: socket.socket, receiver: DatagramReceiver, counters: Counters, *, offload: bool = True
+        self,
+        udp: socket.socket,
+        receiver: DatagramReceiver,
+        counters: Counters,
+        *,
+        offload: bool = True,
+        is_dialed: bool = True,
     ) -> None:
         self._socket = udp
         self._receiver = receiver
@@ -170,7 +176,7 @@ class UdpSocket:
         self._loop = asyncio.get_running_loop()
         self._is_ipv6 = udp.family == socket.AF_INET6
         self._bound = udp.getsockname()
-        self._is_wildcard = self._bound[0] in {"::", "0.0.0.0"}  # noqa: S104 (compared, not bound)
+        self._wants_source = is_dialed and self._bound[0] in {"::", "0.0.0.0"}  # noqa: S104 (compared, not bound)
         self._paths: dict[tuple[Any, bytes | None], Path] = {}
         self._near: dict[str, bool] = {}
         self._unsent: deque[tuple[Path, list[bytes], int]] = deque()
@@ -190,7 +196,7 @@ class UdpSocket:
         if self._is_ipv6:
             options.append((socket.IPPROTO_IPV6, IPV6_RECVERR, 1))
             options.append((socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE))
-        if self._is_wildcard:  # A dual-stack socket tells IPv4 addresses as mapped ones, in IPV6_PKTINFO.
+        if self._wants_source:  # A dual-stack socket tells IPv4 addresses as mapped ones, in IPV6_PKTINFO.
             level, option = (
                 (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO) if self._is_ipv6 else (socket.IPPROTO_IP, IP_PKTINFO)
             )

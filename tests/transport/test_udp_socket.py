@@ -312,6 +312,16 @@ async def test_answers_leave_from_the_address_that_was_dialed(dialer: str, liste
         assert (await sessions.first()).connection.peer_address[0] == "127.0.0.1"
 
 
+@linux_only
+@pytest.mark.parametrize(("bind", "is_told"), [(("0.0.0.0", 0), True), (None, False)])
+async def test_only_a_socket_that_is_dialed_is_told_where_datagrams_went(bind: Address | None, is_told: bool) -> None:
+    inbox = Inbox()
+    async with bound(UdpNetwork(), inbox, bind) as here, bound(UdpNetwork(), Inbox()) as there:
+        there.send(there.path_to(("127.0.0.1", here.address[1])), [b"hello"])
+        await eventually(lambda: inbox.paths)
+        assert (inbox.paths[0].local is not None) is is_told
+
+
 @encrypted_pairing
 @every_network
 async def test_ipv6_works_like_ipv4(dialer: str, listener: str, network: Network) -> None:

@@ -35,7 +35,7 @@ class Inquiries:
         self._control = control
         self._mesh = mesh
         self._peers_wanted: deque[int] = deque()
-        self._pages: Iterator[Peers] = iter(())
+        self._pages: Iterator[Peers] | None = None
         self._spreads: dict[int, Callable[[], object]] = {}
 
     def peers_wanted(self, id: int) -> None:
@@ -60,14 +60,14 @@ class Inquiries:
     def write(self, size: int) -> None:
         """Answer what is asked about peers, until so many bytes have been written; go on in a later turn."""
         end = self._control.sent_size + size
-        while self._control.sent_size < end:
-            page = next(self._pages, None)
-            if page is not None:
-                self._control.write(page)
-            elif self._peers_wanted:
+        while (self._pages is not None or self._peers_wanted) and self._control.sent_size < end:
+            if self._pages is None:
                 self._pages = _pages(self._peers_wanted.popleft(), self._mesh().peers())
+            page = next(self._pages, None)
+            if page is None:
+                self._pages = None
             else:
-                return
+                self._control.write(page)
 
     def closed(self) -> None:
         spreads, self._spreads = self._spreads, {}
