@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +69,18 @@ def test_a_module_becomes_an_extension_module_with_its_name_in_a_wheel(tmp_path:
     (path,) = tmp_path.glob("modules/quicbus/values.*")
     assert path.suffix in EXTENSION_SUFFIXES[-1]
     assert f"'quicbus/{path.name}'" in run.stdout
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_functions_of_compiled_modules_are_hidden_from_other_libraries_and_so_called_directly(tmp_path: Path) -> None:
+    run = compiling("compile_modules", tmp_path, "quicbus/limits.py", "quicbus/values.py")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    (path,) = tmp_path.glob("modules/*__mypyc*")
+    functions = {name for source in tmp_path.rglob("*.c") for name in re.findall(r"CPyDef_\w+", source.read_text())}
+    library = ctypes.CDLL(str(path))
+    assert functions
+    assert [name for name in functions if hasattr(library, name)] == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the compiler is not found by CC")
