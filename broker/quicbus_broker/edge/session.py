@@ -136,7 +136,7 @@ class Session:
         if self._node is not None:
             self._node.stream_data(stream_id, data, ended)
             return
-        try:  # No function made for `_guarded`: these two are called for each datagram.
+        try:  # Not by `_guarded`, as in `before_transmit`: a function would be made for each datagram.
             self._take(stream_id, data, ended)
         except FAULTS as fault:
             self._blame(fault)
