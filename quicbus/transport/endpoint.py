@@ -82,7 +82,7 @@ class Endpoint:
         self._turns_behind = 0
         """Turns since strangers had theirs in which the socket held more than was read."""
         self._fed_at = 0.0
-        """When datagrams came last: their turn has the same time, as asking the loop costs much where caches are cold."""
+        """When datagrams came last: their turn has the same time, as asking the loop is dear where caches are cold."""
         self._read_before = 0
         """Datagrams that had been read when the turn before ended."""
         self._table: ConnectionTable[EndpointConnection] = ConnectionTable(elsewhere)
