@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(VENV)/compiled/bin
-SOURCES = $(shell find quicbus broker clients -name '*.py') tools/compiling.py pyproject.toml
+SOURCES = $(shell find quicbus broker clients -name '*.py') tools/compiling.py tools/training.py pyproject.toml
 SECONDS ?= 15
 FUZZ_SECONDS ?= 6
 TOOLS := $(VENV)/tools/bin
@@ -55,7 +55,7 @@ $(VENV)/compiled/.installed: $(VENV)/.installed $(SOURCES)
 
 test-compiled bench: export PYTHONSAFEPATH = 1
 
-test-compiled: $(VENV)/compiled/.installed ## all tests on a wheel whose modules are compiled; needs a C compiler, 10 minutes
+test-compiled: $(VENV)/compiled/.installed ## all tests on a wheel whose modules are compiled; needs a C compiler, 15 minutes
 	TESTS_COMPILED=1 $(COMPILED)/python -m pytest -n 2 --import-mode=append
 
 format: setup ## rewrite the code in the project's format

@@ -16,10 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from tools import training
+
 ROOT = Path(__file__).parent.parent
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
 MODULES: list[str] = HOOK["custom"]["modules"]
 IS_COMPILED = "TESTS_COMPILED" in os.environ
+NEEDS_GCC = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("gcc"), reason="others than gcc are not told what runs often"
+)
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -39,41 +44,32 @@ def test_no_compiled_module_makes_a_struct_whose_keywords_would_be_lost(path: st
     assert [one.name for one in classes if one.keywords or "msgspec.Struct" in map(ast.unparse, one.bases)] == []
 
 
-def compiling(function: str, folder: Path, *modules: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def compiling(call: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call a function of tools.compiling, given as it is written, and print what it returns."""
     code = f"""
-import sys
 from pathlib import Path
 
-from tools.compiling import {function}
+from tools.compiling import compile_modules, translate_modules
 
-print({function}(Path(), sys.argv[2:], Path(sys.argv[1])))
+print({call})
 """
-    command = [sys.executable, "-c", code, str(folder), *modules]
+    command = [sys.executable, "-c", code]
     environ = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=350)
 
 
 @pytest.mark.skipif(IS_COMPILED, reason="they were compiled")
 def test_the_compiler_takes_all_modules(tmp_path: Path) -> None:
-    run = compiling("translate_modules", tmp_path, *MODULES)
+    run = compiling(f"translate_modules(Path(), {MODULES}, Path({str(tmp_path)!r}))")
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert list(tmp_path.rglob("*.c"))
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
-def test_a_module_becomes_an_extension_module_with_its_name_in_a_wheel(tmp_path: Path) -> None:
-    run = compiling("compile_modules", tmp_path, "quicbus/values.py")
-
-    assert run.returncode == 0, run.stdout + run.stderr
-    (path,) = tmp_path.glob("modules/quicbus/values.*")
-    assert path.suffix in EXTENSION_SUFFIXES[-1]
-    assert f"'quicbus/{path.name}'" in run.stdout
-
-
-@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 def test_functions_of_compiled_modules_are_hidden_from_other_libraries_and_so_called_directly(tmp_path: Path) -> None:
-    run = compiling("compile_modules", tmp_path, "quicbus/limits.py", "quicbus/values.py")
+    modules = ["quicbus/limits.py", "quicbus/values.py"]
+    run = compiling(f"compile_modules(Path(), {modules}, Path({str(tmp_path)!r}), [])")
 
     assert run.returncode == 0, run.stdout + run.stderr
     (path,) = tmp_path.glob("modules/*__mypyc*")
@@ -83,9 +79,86 @@ def test_functions_of_compiled_modules_are_hidden_from_other_libraries_and_so_ca
     assert [name for name in functions if hasattr(library, name)] == []
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a package of one module, of which one function is called when it is trained with."""
+    root = tmp_path / "project"
+    for folder in ("package", "tools"):
+        (root / folder).mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[tool.mypy]\n")
+    (root / "package" / "__init__.py").write_text("")
+    (root / "package" / "module.py").write_text(
+        """
+def often(values: list[int]) -> int:
+    total = 0
+    for value in values:
+        if value:
+            total += value
+        else:
+            raise ValueError(values)
+    return total
+
+
+def never(values: list[int]) -> int:
+    return often(values) + often(values[1:]) + often(values[2:])
+"""
+    )
+    (root / "tools" / "training.py").write_text(
+        "from package.module import often\n\nassert often([1] * 10_000) == 10_000\n"
+    )
+    return root
+
+
+def compiling_with_training(project: Path) -> tuple[subprocess.CompletedProcess[str], bytes]:
+    folder = project / "build"
+    folder.mkdir()
+    modules = ["package/module.py"]
+    run = compiling(f"compile_modules(Path({str(project)!r}), {modules}, Path({str(folder)!r}), ['package'])")
+    assert run.returncode == 0, run.stdout + run.stderr
+    (path,) = folder.glob("modules/package/module.*")
+    assert path.name == "module" + EXTENSION_SUFFIXES[0]
+    assert f"'package/{path.name}'" in run.stdout
+    return run, path.read_bytes()
+
+
+@NEEDS_GCC
+def test_a_module_becomes_an_extension_module_and_the_compiler_is_told_what_of_it_runs_often(project: Path) -> None:
+    _, trained = compiling_with_training(project)
+
+    assert b"gcov" not in trained
+    assert b".cold" in trained
+
+
+@NEEDS_GCC
+def test_a_module_is_compiled_also_where_training_fails_and_the_reason_is_told(project: Path) -> None:
+    (project / "tools" / "training.py").write_text("raise OSError('no sockets here')\n")
+
+    run, untrained = compiling_with_training(project)
+
+    assert "training failed" in run.stdout
+    assert "no sockets here" in run.stdout
+    assert b".cold" not in untrained
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="they are not compiled")
+@NEEDS_GCC
+def test_compiled_modules_were_trained() -> None:
+    (library,) = Path(str(importlib.import_module("quicbus.values").__file__)).parents[1].glob("*__mypyc*")
+
+    assert library.read_bytes().count(b".cold\0") > len(MODULES)
+
+
+async def test_training_comes_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "REQUESTS", {1: 16, 16: 256})
+    monkeypatch.setattr(training, "STREAMS", tuple((size, topics, 32) for size, topics, _ in training.STREAMS))
+    monkeypatch.setattr(training, "FAN_OUT", 32)
+
+    await training.train()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there the compiler is not found by CC")
 def test_without_a_c_compiler_the_remedy_is_named(tmp_path: Path) -> None:
-    run = compiling("compile_modules", tmp_path, "quicbus/values.py", CC="/nowhere/cc")
+    run = compiling(f"compile_modules(Path(), ['quicbus/values.py'], Path({str(tmp_path)!r}), [])", CC="/nowhere/cc")
 
     assert run.returncode == 1
     assert "apt install gcc" in run.stderr

@@ -1,18 +1,35 @@
-"""Compiles the modules that each message passes, for wheels: docs/design/compiled.md."""
+"""Compiles the modules that each message passes, for wheels, by what they do at work: docs/design/compiled.md."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Only `PyInit_…` has to be seen from outside, and says so itself. What others could replace at run time, as they could
 # any other symbol of a shared library, is not called directly and not inlined. And cold calls out of it need no stub.
 FLAGS = [] if sys.platform == "win32" else ["-fvisibility=hidden", "-fno-plt"]
+# gcc's profile-guided optimisation: each object counts into a file beside it, and is then compiled again with that.
+WATCHED = ["-fprofile-generate", "-fprofile-update=atomic"]
+GUIDED = ["-fprofile-use", "-Wno-missing-profile", "-Wno-error"]  # what is inlined differently is warned of differently
+PROBE = """
+#include <Python.h>
+
+#if defined(__GNUC__) && !defined(__clang__)
+__attribute__((used)) static const char compiler[] = "compiled by gcc";
+#endif
+PyMODINIT_FUNC PyInit_probe(void) { return NULL; }
+"""
 
 
 class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -28,7 +45,9 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return
         self._folder = tempfile.TemporaryDirectory(prefix="quicbus-")
-        for path, name in compile_modules(Path(self.root), self.config["modules"], Path(self._folder.name)):
+        packages = self.build_config.packages
+        root, folder = Path(self.root), Path(self._folder.name)
+        for path, name in compile_modules(root, self.config["modules"], folder, packages):
             build_data["force_include"][str(path)] = name
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
@@ -38,34 +57,58 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
             self._folder.cleanup()
 
 
-def compile_modules(root: Path, modules: list[str], folder: Path) -> list[tuple[Path, str]]:
+def compile_modules(root: Path, modules: list[str], folder: Path, packages: list[str]) -> list[tuple[Path, str]]:
     """Compile modules, named relative to `root`; returns each extension module with its name in a wheel.
 
-    C files and what is built of them go into `folder`. Raises `SystemExit` where that cannot be done.
+    With gcc they are compiled twice: in between `tools.training` runs with them, of which the compiler learns what is
+    called often. `packages` is what that needs of `root`; where it is empty, or training fails, they are compiled
+    without. C files and what is built of them go into `folder`. Raises `SystemExit` where they cannot be compiled.
     """
-    _check_compiler(folder)
-    built = _build(translate_modules(root, modules, folder), folder)
+    is_gcc = b"compiled by gcc" in _probe(folder)
+    extensions = translate_modules(root, modules, folder)
+    is_trained = is_gcc and bool(packages) and _train(extensions, root, packages, folder)
+    built = _build(extensions, folder, "modules", GUIDED if is_trained else [])
     return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
 
 
-def _check_compiler(folder: Path) -> None:
-    """Compile next to nothing: what is missing is told at once, not after a minute of translating."""
+def _probe(folder: Path) -> bytes:
+    """Compile next to nothing, and return it: what is missing is told at once, not after a minute of translating."""
     from setuptools import Extension
 
     source = folder / "probe.c"
-    source.write_text("#include <Python.h>\n\nPyMODINIT_FUNC PyInit_probe(void) { return NULL; }\n")
-    _build([Extension("probe", [str(source)])], folder / "probe")
+    source.write_text(PROBE)
+    (path,) = _build([Extension("probe", [str(source)])], folder, "probe").iterdir()
+    return path.read_bytes()
 
 
-def _build(extensions: list[Any], folder: Path) -> Path:
-    """Build into `folder`, and return that part of it that has the extension modules and nothing else."""
+def _train(extensions: list[Any], root: Path, packages: list[str], folder: Path) -> bool:
+    """Have what runs counted while `tools.training` does; returns whether that came to its end."""
+    watched = _build(extensions, folder, "watched", WATCHED)
+    for package in packages:
+        shutil.copytree(root / package, watched / Path(package).name, dirs_exist_ok=True)
+    paths = [str(watched), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, str(root / "tools" / "training.py")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if ended.returncode:
+        print(f"The modules are compiled without knowing what runs often, as training failed:\n{ended.stderr}")
+    return not ended.returncode
+
+
+def _build(extensions: list[Any], folder: Path, name: str, flags: Sequence[str] = ()) -> Path:
+    """Build into `folder`, and return that part of it that has the extension modules alone, called `name`."""
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
     from setuptools.errors import CCompilerError
 
+    extensions = [copy(each) for each in extensions]
+    for each in extensions:
+        each.extra_compile_args = [*each.extra_compile_args, *flags]
+        each.extra_link_args = [*each.extra_link_args, *flags]
     build = build_ext(Distribution({"name": "quicbus", "ext_modules": extensions}))
-    build.build_lib = str(folder / "modules")
+    build.build_lib = str(folder / name)
     build.build_temp = str(folder / "objects")
+    build.force = True
     build.parallel = os.cpu_count()
     build.ensure_finalized()
     try:
@@ -75,7 +118,7 @@ def _build(extensions: list[Any], folder: Path) -> Path:
             f"The modules can't be compiled: {error}. It takes a C compiler and Python's headers (Debian: "
             "`apt install gcc python3-dev`); without HATCH_BUILD_HOOKS_ENABLE quicbus is installed as it is, and works."
         ) from None
-    return folder / "modules"
+    return folder / name
 
 
 def translate_modules(root: Path, modules: list[str], folder: Path) -> list[Any]:
