@@ -23,7 +23,9 @@ def to_tick(when: float) -> float:
     uvloop's clock knows no less, and its timers are rounded to it: one that comes half of it too early would be set
     again, and come again, a thousand times until its time has come. epoll waits for whole milliseconds anyway.
     """
-    return math.ceil(when * TICKS_PER_S) / TICKS_PER_S
+    ticks = math.ceil(when * TICKS_PER_S)
+    tick = ticks / TICKS_PER_S
+    return tick if tick >= when else (ticks + 1) / TICKS_PER_S  # The product can be rounded down to a whole number.
 
 
 class TimerQueue(Generic[T]):
