@@ -189,6 +189,9 @@ subscriber that never waits gives the event loop a turn."""
 PUBLISH_TURN_S: Final = 0.002
 """What is published in one turn goes out together: with many topics a longer one makes larger batches, a shorter one
 leaves the event loop to others sooner."""
+LONE_TURNS: Final = 8
+"""After so many turns in a row with one message each, the next message leaves at once and not at the end of its turn.
+Where another one follows in that turn, it cost a datagram, and messages wait for the end of turns again."""
 TOPIC_CACHE_SIZE: Final = 16_384
 """Topics whose check a client remembers; more in turn cost a microsecond each."""
 EVENTS_BUFFER: Final = 256

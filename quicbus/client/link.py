@@ -75,7 +75,8 @@ class Link:
         self._lost_at: float | None = None
         self._filters_size = 0
         self._pacing: asyncio.TimerHandle | None = None
-        self.publisher.on_open = self._transmit_soon
+        self._is_turn_sent = False
+        self.publisher.on_open = self._published
         self.publisher.on_paced = self._go_on_after
 
     # --- sessions
@@ -195,7 +196,7 @@ class Link:
         if not self._publish_lock.locked():
             self._check(topic, session)
             if publisher.offer(message, self._clock()):
-                self._transmit_soon()
+                self._published()
                 return
         # First come, first served: a large message is not overtaken for ever by small ones.
         async with self._publish_lock:
@@ -207,7 +208,7 @@ class Link:
                     self._check(topic, session)
             finally:
                 publisher.release()
-            self._transmit_soon()
+            self._published()
 
     def publish_nowait(
         self,
@@ -225,7 +226,7 @@ class Link:
             if self._pacing is not None:
                 why = "the broker's max_publish_rate or max_publish_bytes allows no more now"
             raise WouldBlock(why)
-        self._transmit_soon()
+        self._published()
 
     def _prepare(
         self,
@@ -267,6 +268,23 @@ class Link:
             raise ConnectionLost("the connection was lost before the request was sent")
         if not self.publisher.refusals.permitted.may_publish(topic):
             raise NotPermitted("publish", topic)
+
+    def _published(self) -> None:
+        """Send what was published: at the end of this turn, or at once where a message a turn has become the habit."""
+        session, publisher = self.session, self.publisher
+        if session is None:
+            return
+        if self._is_turn_sent:
+            publisher.lone_turns = 0
+        elif publisher.lone_turns >= limits.LONE_TURNS:
+            self._is_turn_sent = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            session.connection.transmit_now()
+            return
+        session.connection.transmit_soon()
+
+    def _end_turn(self) -> None:
+        self._is_turn_sent = False
 
     def _transmit_soon(self) -> None:
         if self.session is not None:

@@ -49,6 +49,10 @@ class Publisher:
         """Bytes of records that may still be published before one has to wait."""
         self.turn_left = limits.YIELD_AFTER_MESSAGES
         """Messages that may still be published in this turn; 0 closes the short way of `append`."""
+        self._turn_began_with = self.turn_left
+        self.lone_turns = 0
+        """How many of the last turns in which something was published had one message; whoever finds out that this turn
+        has more sets it to 0."""
         self.max_message_size = limits.MAX_MESSAGE_SIZE
         self.refusals = Refusals()
         self.topics = CheckedTopics()
@@ -152,6 +156,7 @@ class Publisher:
         if self._pace is not None and self._is_connected:
             self._recount()
             self.turn_left = min(self.turn_left, max(0, self._pace.messages_left() - self.buffered))
+        self._turn_began_with = self.turn_left
 
     def hold(self) -> None:
         """Somebody waits for room: nobody takes the short way past him, until `release`."""
@@ -186,6 +191,9 @@ class Publisher:
         """Encode what the credit allows, oldest first."""
         sealed: list[SealedBatch] = []
         queue = self._queue
+        published = self._turn_began_with - self.turn_left
+        if published:
+            self.lone_turns = self.lone_turns + 1 if published == 1 else 0
         while queue:
             batch = queue[0]
             if batch.deadline is not None and now >= batch.deadline:

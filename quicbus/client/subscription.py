@@ -23,7 +23,7 @@ from quicbus.exceptions import (
 from quicbus.topics import check_group, parse_filter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Coroutine, Generator
 
     from quicbus.client.delivery import Leg
     from quicbus.client.link import Link
@@ -311,7 +311,11 @@ class Subscription:
             self._is_falling_behind = False
             if self.group is not None or inbox.is_credit_due():
                 self._report_credit()
-            await self._wait()
+            waiter = self._begin_to_wait()  # Not `_wait`: each coroutine more is felt by who waits for a lone message.
+            try:
+                await waiter
+            finally:
+                self._end_waiting(waiter)
             self._since_turn = 0
 
     async def _ask_spread(self) -> int | None:
@@ -343,13 +347,20 @@ class Subscription:
             raise self._failure
 
     async def _wait(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        waiter = self._begin_to_wait()
         try:
             await waiter
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._end_waiting(waiter)
+
+    def _begin_to_wait(self) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def _end_waiting(self, waiter: asyncio.Future[None]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def _wake(self) -> None:
         while self._waiters:
@@ -371,8 +382,8 @@ class _Batches:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[Message]:
-        return await self._subscription._take_ready()
+    def __anext__(self) -> Coroutine[object, None, list[Message]]:
+        return self._subscription._take_ready()
 
 
 def _filter_and_group(filter: str, group: str | None) -> tuple[str, str | None]:

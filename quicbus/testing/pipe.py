@@ -126,6 +126,10 @@ class PipeEnd:
     def transmit_soon(self) -> None:
         self.dirty = not self._closed
 
+    def transmit_now(self) -> None:
+        self.transmit_soon()
+        self._pipe.pump_now(self)
+
     def allow_undelivered(self, size: int) -> None:
         self.undelivered_allowed = size
 
@@ -154,6 +158,7 @@ class Pipe:
         self.chunk_size = chunk_size
         self.silent = False
         """While set nothing is delivered and nothing is lost: the other process is stopped."""
+        self._is_in_turn = False
         self.wake: Callable[[], None] | None = None
         """Called whenever there is something to pump, for tests that let an event loop do it."""
         self._clock = clock
@@ -189,6 +194,11 @@ class Pipe:
             _handler(end).closed(termination)
         return busy
 
+    def pump_now(self, end: PipeEnd) -> None:
+        """A turn of one side, unless it is called from within one."""
+        if end.dirty and not (self.silent or self._is_in_turn):
+            self._turn(end, self.listener if end is self.dialer else self.dialer)
+
     def break_off(self, reason: str = "") -> None:
         """End the connection as an idle time-out does: both sides learn of it at the next `pump()`."""
         self.end(Terminated(0, reason, is_application=False, is_local=True), by=self.dialer, silently=True)
@@ -205,6 +215,13 @@ class Pipe:
             self.wake()
 
     def _turn(self, end: PipeEnd, other: PipeEnd) -> None:
+        self._is_in_turn = True
+        try:
+            self._write_and_deliver(end, other)
+        finally:
+            self._is_in_turn = False
+
+    def _write_and_deliver(self, end: PipeEnd, other: PipeEnd) -> None:
         end.dirty = False
         _handler(end).before_transmit()
         end.dirty = False

@@ -100,6 +100,11 @@ class Connection(Protocol):
         """Have `before_transmit` called at the end of this turn, then send."""
         ...
 
+    def transmit_now(self) -> None:
+        """As `transmit_soon`, but before it returns, unless it is called from within a turn: for who knows that nothing
+        more will come that could go with it."""
+        ...
+
     def allow_undelivered(self, size: int) -> None:
         """The peer has proved who it is: it is no stranger any more, and may have as many bytes under way that have not
         come out of streams (`limits.UNDELIVERED_*`). May be called again."""

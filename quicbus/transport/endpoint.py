@@ -297,6 +297,13 @@ class Endpoint:
         if self._turn is None and not self._is_in_turn:
             self._schedule_turn()
 
+    def serve_now(self, connection: EndpointConnection) -> None:
+        if self._is_in_turn or self._is_closed:
+            self.mark_dirty(connection)
+        else:
+            self._dirty[connection] = None
+            self._run_turn(self._loop.time())
+
     def id_issued(self, connection: EndpointConnection, connection_id: bytes) -> None:
         self._table.add(connection, connection_id)
 
@@ -346,7 +353,7 @@ class Endpoint:
             self._schedule_turn()
 
     def _serve(self, now: float) -> None:
-        for connection in self._collect(now):
+        for connection in reversed(self._collect(now)):  # Who was given something comes before who brought it.
             try:
                 until = connection.waits_until(now)
                 if until is None:

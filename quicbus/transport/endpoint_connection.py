@@ -158,6 +158,9 @@ class EndpointConnection:
     def transmit_soon(self) -> None:
         self._owner.mark_dirty(self)
 
+    def transmit_now(self) -> None:
+        self._owner.serve_now(self)
+
     def allow_undelivered(self, size: int) -> None:
         self._undelivered.allow(size)
         self._no_stranger()

@@ -85,6 +85,9 @@ class FakeConnection:
     def transmit_soon(self) -> None:
         self.is_dirty = True
 
+    def transmit_now(self) -> None:
+        raise AssertionError("the edge sends with its turns")
+
     def allow_undelivered(self, size: int) -> None:
         self.undelivered_allowed = size
 

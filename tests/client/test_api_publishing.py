@@ -38,6 +38,55 @@ async def test_messages_of_one_turn_and_topic_leave_as_one_batch(bus: Client, di
     assert dialer.broker.payloads() == [b"0", b"1", b"2", b"text"]
 
 
+async def publish_one_a_turn(bus: Client, dialer: ScriptedDialer, turns: int) -> None:
+    for _ in range(turns):
+        await bus.publish("a", b"alone")
+        await settle()
+    assert [body.count for body in dialer.broker.bodies[-turns:]] == [1] * turns
+
+
+async def test_a_message_leaves_at_once_where_the_turns_before_had_one_message_each(
+    bus: Client, dialer: ScriptedDialer
+) -> None:
+    await publish_one_a_turn(bus, dialer, limits.LONE_TURNS - 1)
+    await bus.publish("a", b"the last that waits for the end of its turn")
+    assert len(dialer.broker.bodies) == limits.LONE_TURNS - 1
+    await settle()
+
+    await bus.publish("a", b"short way")
+    assert dialer.broker.payloads()[-1] == b"short way"
+    await settle()
+    await bus.publish("a", b"long way", headers={"unit": "C"})
+    assert len(dialer.broker.bodies) == limits.LONE_TURNS + 2
+    await settle()
+    bus.publish_nowait("b", b"another topic")
+    assert dialer.broker.payloads()[-1] == b"another topic"
+    await bus.flush()
+    assert bus.statistics().accepted == limits.LONE_TURNS + 3
+
+
+async def test_messages_of_one_turn_go_together_again_after_one_that_left_alone(
+    bus: Client, dialer: ScriptedDialer
+) -> None:
+    await publish_one_a_turn(bus, dialer, limits.LONE_TURNS)
+    for turn in range(3):
+        for number in range(4):
+            await bus.publish("a", b"%d %d" % (turn, number))
+        await settle()
+
+    assert [body.count for body in dialer.broker.bodies[limits.LONE_TURNS :]] == [1, 3, 4, 4]
+    payloads = [b"%d %d" % (turn, number) for turn in range(3) for number in range(4)]
+    assert dialer.broker.payloads()[limits.LONE_TURNS :] == payloads
+
+
+async def test_two_messages_a_turn_never_leave_one_by_one(bus: Client, dialer: ScriptedDialer) -> None:
+    for _ in range(2 * limits.LONE_TURNS):
+        await bus.publish("a", b"1")
+        await bus.publish("a", b"2")
+        await settle()
+    assert {body.count for body in dialer.broker.bodies} == {2}
+
+
 async def test_messages_that_differ_in_reply_topic_keep_their_order_in_batches_of_their_own(
     bus: Client, dialer: ScriptedDialer
 ) -> None:

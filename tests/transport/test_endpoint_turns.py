@@ -465,6 +465,33 @@ async def test_sessions_that_stir_each_other_for_ever_leave_the_loop_its_turn(be
     first.on_write = None
 
 
+async def test_what_is_to_leave_now_has_left_when_the_call_returns_with_all_else_that_waits(bench: Bench) -> None:
+    (one, first), (other, second) = await bench.dial(2)
+    second.connection.transmit_soon()
+    first.connection.transmit_now()
+    assert (first.writes, one.transmits) == (1, 1)
+    assert (second.writes, other.transmits) == (1, 1)
+    await asyncio.sleep(0)
+    assert (one.transmits, other.transmits) == (1, 1), "no turn is left for later"
+
+
+async def test_what_is_to_leave_now_leaves_with_the_turn_that_runs(bench: Bench) -> None:
+    (one, first), (other, second) = await bench.dial(2)
+    first.on_data = second.connection.transmit_now
+    one.events.append(StreamData(3, b"x", ended=False))
+    bench.feed(one)
+    bench.endpoint.turn_ended()
+    assert (second.writes, other.transmits) == (1, 1)
+
+
+async def test_nothing_leaves_now_from_an_endpoint_that_was_closed(bench: Bench) -> None:
+    [(quic, session)] = await bench.dial(1)
+    await bench.endpoint.close()
+    quic.transmits = session.writes = 0
+    session.connection.transmit_now()
+    assert (session.writes, quic.transmits) == (0, 0)
+
+
 async def test_what_is_sent_outside_a_turn_leaves_together_in_the_next(bench: Bench) -> None:
     [(quic, session)] = await bench.dial(1)
     for _ in range(5):
