@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tools import training
+from tools.compiling import train
 
 ROOT = Path(__file__).parent.parent
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
@@ -66,27 +67,15 @@ def test_the_compiler_takes_all_modules(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.c"))
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
-def test_functions_of_compiled_modules_are_hidden_from_other_libraries_and_so_called_directly(tmp_path: Path) -> None:
-    modules = ["quicbus/limits.py", "quicbus/values.py"]
-    run = compiling(f"compile_modules(Path(), {modules}, Path({str(tmp_path)!r}), [])")
-
-    assert run.returncode == 0, run.stdout + run.stderr
-    (path,) = tmp_path.glob("modules/*__mypyc*")
-    functions = {name for source in tmp_path.rglob("*.c") for name in re.findall(r"CPyDef_\w+", source.read_text())}
-    library = ctypes.CDLL(str(path))
-    assert functions
-    assert [name for name in functions if hasattr(library, name)] == []
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with a package of one module, of which one function is called when it is trained with."""
+    """A project with a package, of which one function is called in training."""
     root = tmp_path / "project"
     for folder in ("package", "tools"):
         (root / folder).mkdir(parents=True)
     (root / "pyproject.toml").write_text("[tool.mypy]\n")
     (root / "package" / "__init__.py").write_text("")
+    (root / "package" / "other.py").write_text("")
     (root / "package" / "module.py").write_text(
         """
 def often(values: list[int]) -> int:
@@ -109,35 +98,37 @@ def never(values: list[int]) -> int:
     return root
 
 
-def compiling_with_training(project: Path) -> tuple[subprocess.CompletedProcess[str], bytes]:
+@NEEDS_GCC
+def test_modules_become_extension_modules_of_hidden_functions_and_the_compiler_knows_which_run_often(
+    project: Path,
+) -> None:
     folder = project / "build"
     folder.mkdir()
-    modules = ["package/module.py"]
+    modules = ["package/module.py", "package/other.py"]
+
     run = compiling(f"compile_modules(Path({str(project)!r}), {modules}, Path({str(folder)!r}), ['package'])")
+
     assert run.returncode == 0, run.stdout + run.stderr
     (path,) = folder.glob("modules/package/module.*")
     assert path.name == "module" + EXTENSION_SUFFIXES[0]
     assert f"'package/{path.name}'" in run.stdout
-    return run, path.read_bytes()
+    (shared,) = folder.glob("modules/*__mypyc*")
+    functions = {name for source in folder.rglob("*.c") for name in re.findall(r"CPyDef_\w+", source.read_text())}
+    library = ctypes.CDLL(str(shared))
+    assert functions
+    assert [name for name in functions if hasattr(library, name)] == []
+    assert b"gcov" not in shared.read_bytes()
+    assert b".cold" in shared.read_bytes()
 
 
-@NEEDS_GCC
-def test_a_module_becomes_an_extension_module_and_the_compiler_is_told_what_of_it_runs_often(project: Path) -> None:
-    _, trained = compiling_with_training(project)
-
-    assert b"gcov" not in trained
-    assert b".cold" in trained
-
-
-@NEEDS_GCC
-def test_a_module_is_compiled_also_where_training_fails_and_the_reason_is_told(project: Path) -> None:
+def test_where_training_fails_the_reason_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "tools" / "training.py").write_text("raise OSError('no sockets here')\n")
 
-    run, untrained = compiling_with_training(project)
+    assert not train([], project, ["package"], project / "build")
 
-    assert "training failed" in run.stdout
-    assert "no sockets here" in run.stdout
-    assert b".cold" not in untrained
+    told = capsys.readouterr().out
+    assert "training failed" in told
+    assert "OSError: no sockets here" in told
 
 
 @pytest.mark.skipif(not IS_COMPILED, reason="they are not compiled")

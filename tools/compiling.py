@@ -66,7 +66,7 @@ def compile_modules(root: Path, modules: list[str], folder: Path, packages: list
     """
     is_gcc = b"compiled by gcc" in _probe(folder)
     extensions = translate_modules(root, modules, folder)
-    is_trained = is_gcc and bool(packages) and _train(extensions, root, packages, folder)
+    is_trained = is_gcc and bool(packages) and train(extensions, root, packages, folder)
     built = _build(extensions, folder, "modules", GUIDED if is_trained else [])
     return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
 
@@ -81,8 +81,8 @@ def _probe(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def _train(extensions: list[Any], root: Path, packages: list[str], folder: Path) -> bool:
-    """Have what runs counted while `tools.training` does; returns whether that came to its end."""
+def train(extensions: list[Any], root: Path, packages: list[str], folder: Path) -> bool:
+    """Have what runs counted while `tools.training` does; returns whether that came to its end, and prints why not."""
     watched = _build(extensions, folder, "watched", WATCHED)
     for package in packages:
         shutil.copytree(root / package, watched / Path(package).name, dirs_exist_ok=True)
