@@ -35,7 +35,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--only", metavar="TEXT", action="append", help="cases whose name contains TEXT; repeatable")
     parser.add_argument("--peers", metavar="TEXT", action="append", help="peers whose name contains TEXT; repeatable")
-    parser.add_argument("--rounds", type=int, help="of each case and peer (default 3; --quick: 1; --update: as before)")
+    parser.add_argument(
+        "--rounds", type=int, help="of each case and peer (default 3; --quick: 1; not with --update: as before)"
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds: shows that all works, not how fast")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all samples of all rounds")
     parser.add_argument(
@@ -57,6 +59,8 @@ def main() -> int:
         parser.error("no case or no peer has such a name; see --list")
     if options.write is not None and importlib.util.find_spec("matplotlib") is None:
         parser.error("--write draws plots by matplotlib, which is not installed (pip install '.[bench]')")
+    if options.update is not None and options.rounds:
+        parser.error("--update measures as many rounds as FILE has of the other cases; leave out --rounds")
     effort = Effort(seconds=0.3, max_size=30_000_000, share=0.1) if options.quick else Effort()
     rounds = options.rounds or (1 if options.quick else 3)
     if options.update is None:

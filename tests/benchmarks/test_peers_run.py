@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.peers import driving, shapes
+from benchmarks.peers.__main__ import main
 from benchmarks.peers.cases import RATE, Case, all_cases
 from benchmarks.peers.report import page
 from benchmarks.peers.results import Results
@@ -146,3 +147,14 @@ def test_a_reason_is_the_last_line_and_never_empty() -> None:
     assert reason(RuntimeError()) == "RuntimeError"
     assert reason(LaunchError("command\nstdout: a\nstderr: b\n")) == "stderr: b"
     assert reason(RuntimeError("x" * 999)).startswith("… xxx")
+
+
+def test_rounds_that_an_update_would_not_keep_to_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers", "--only", "idle", "--update", "none.json", "--rounds", "5"])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    assert "leave out --rounds" in capsys.readouterr().err
