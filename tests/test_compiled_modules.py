@@ -134,7 +134,7 @@ def test_where_training_fails_the_reason_is_told(project: Path, capsys: pytest.C
 @pytest.mark.skipif(not IS_COMPILED, reason="they are not compiled")
 @NEEDS_GCC
 def test_compiled_modules_were_trained() -> None:
-    module = Path(str(importlib.import_module("quicbus.values").__file__))
+    module = Path(str(importlib.import_module("quicbus.limits").__file__))
     named_in_it = module.read_bytes()
     (library,) = [
         one for one in module.parents[1].glob("*__mypyc*") if one.name.partition(".")[0].encode() in named_in_it
