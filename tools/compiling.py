@@ -61,12 +61,12 @@ def compile_modules(root: Path, modules: list[str], folder: Path, packages: list
     """Compile modules, named relative to `root`; returns each extension module with its name in a wheel.
 
     With gcc they are compiled twice: in between `tools.training` runs with them, of which the compiler learns what is
-    called often. `packages` is what that needs of `root`; where it is empty, or training fails, they are compiled
-    without. C files and what is built of them go into `folder`. Raises `SystemExit` where they cannot be compiled.
+    called often. `packages` is what that needs of `root`; where training fails, they are compiled without. C files and
+    what is built of them go into `folder`. Raises `SystemExit` where they cannot be compiled.
     """
     is_gcc = b"compiled by gcc" in _probe(folder)
     extensions = translate_modules(root, modules, folder)
-    is_trained = is_gcc and bool(packages) and train(extensions, root, packages, folder)
+    is_trained = is_gcc and train(extensions, root, packages, folder)
     built = _build(extensions, folder, "modules", GUIDED if is_trained else [])
     return [(path, path.relative_to(built).as_posix()) for path in sorted(built.rglob("*")) if path.is_file()]
 

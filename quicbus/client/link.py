@@ -76,6 +76,7 @@ class Link:
         self._filters_size = 0
         self._pacing: asyncio.TimerHandle | None = None
         self._is_turn_sent = False
+        """A message of this turn left at once; what follows it leaves at the end of the turn."""
         self.publisher.on_open = self._published
         self.publisher.on_paced = self._go_on_after
 

@@ -425,9 +425,10 @@ async def test_in_a_handshake_the_engine_is_asked_for_its_own_answers_at_once(
     assert quic.transmits == 1
 
 
-async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Bench) -> None:
+@pytest.mark.parametrize("when", ["transmit_soon", "transmit_now"])
+async def test_what_one_session_gives_another_leaves_in_the_same_turn(bench: Bench, when: str) -> None:
     (one, first), (other, second) = await bench.dial(2)
-    first.on_data = second.connection.transmit_soon
+    first.on_data = getattr(second.connection, when)
     one.events.append(StreamData(3, b"x", ended=False))
     bench.feed(one)
     bench.endpoint.turn_ended()
@@ -473,15 +474,6 @@ async def test_what_is_to_leave_now_has_left_when_the_call_returns_with_all_else
     assert (second.writes, other.transmits) == (1, 1)
     await asyncio.sleep(0)
     assert (one.transmits, other.transmits) == (1, 1), "no turn is left for later"
-
-
-async def test_what_is_to_leave_now_leaves_with_the_turn_that_runs(bench: Bench) -> None:
-    (one, first), (other, second) = await bench.dial(2)
-    first.on_data = second.connection.transmit_now
-    one.events.append(StreamData(3, b"x", ended=False))
-    bench.feed(one)
-    bench.endpoint.turn_ended()
-    assert (second.writes, other.transmits) == (1, 1)
 
 
 async def test_nothing_leaves_now_from_an_endpoint_that_was_closed(bench: Bench) -> None:
