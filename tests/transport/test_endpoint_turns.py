@@ -402,6 +402,15 @@ async def test_small_datagrams_are_acknowledged_at_once_when_they_are_as_many_by
     assert quic.transmits == 1
 
 
+@pytest.mark.usefixtures("standstill")
+async def test_of_large_datagrams_every_third_is_acknowledged_at_once(bench: Bench) -> None:
+    [(quic, _)] = await bench.dial(1)
+    for number in range(1, 7):
+        bench.feed(quic, bytes(8000))
+        bench.endpoint.turn_ended()
+        assert quic.transmits == number // 3, f"after {number}"
+
+
 async def test_a_lone_datagram_that_may_open_the_window_has_what_waits_sent_at_once(bench: Bench) -> None:
     [(quic, _)] = await bench.dial(1)
     quic.unsent_size = 1
