@@ -122,7 +122,8 @@ class BrokerSettings:
     drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=limits.MAX_TIME_S)] = 5.0
     """How long a stop waits for clients to take what is on its way to them."""
     max_datagram_size: Annotated[int, msgspec.Meta(ge=1200, le=65_000)] | None = None
-    """UDP payload; without it 8,192 to this host itself and what the path takes elsewhere."""
+    """UDP payload; without it 32,400 (Linux) or 8,192 to this host itself and what the path takes elsewhere. aioquic
+    sends 16,383 at most."""
     qlog_dir: Path | None = None
     """Folder for QUIC event logs, one file a connection."""
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AioquicEngine"]
 
+LARGEST_DATAGRAM_SIZE: Final = 16_383
+"""aioquic writes lengths of STREAM and CRYPTO frames into 14 bits (RFC 9000 section 16), whatever they are."""
 FIRST_WINDOW: Final = limits.UNDELIVERED_BEFORE_PROOF
 """Bytes that a peer may have under way at first; it grows as fast as slow start does."""
 
@@ -186,7 +188,7 @@ def _shared_configuration(configuration: EngineConfiguration) -> QuicConfigurati
         idle_timeout=configuration.idle_timeout_s,
         is_client=configuration.is_client,
         max_data=FIRST_WINDOW,
-        max_datagram_size=configuration.max_datagram_size,
+        max_datagram_size=min(configuration.max_datagram_size, LARGEST_DATAGRAM_SIZE),
         max_stream_data=_library.MAX_STREAM_DATA,
         supported_versions=[_library.QUIC_VERSION_1],
     )

@@ -54,7 +54,8 @@ class EndpointSettings:
     keep_alive_s: float = 10.0
     """After this long without a datagram sent a PING is; under a third of the idle time-out survives two losses."""
     max_datagram_size: int | None = None
-    """`None`: 8,192 to this host itself; elsewhere 1,200, from where qh3 finds by probing what the path takes."""
+    """`None`: 32,400 to this host itself (8,192 where it is not Linux); to others 1,200, from where
+    qh3 finds by probing what the path takes."""
     key_update_packets: int = KEY_UPDATE_PACKETS
     """Packets sent with one key before the next one is agreed on."""
     qlog_dir: Path | None = None

@@ -9,6 +9,7 @@ import pytest
 from quicbus import limits
 from quicbus.exceptions import LimitExceeded
 from quicbus.transport import engine as seam
+from quicbus.transport._aioquic import LARGEST_DATAGRAM_SIZE
 from tests.transport.pump import LATENCY_S, Faults, Pump, Side, encrypted_pairing, every_engine, every_pairing
 
 LOSSY = Faults(loss=0.05, reorder=0.2, duplicate=0.05)
@@ -59,8 +60,9 @@ def test_a_large_transfer_arrives_whole(dialer: str, listener: str, sender: str)
 
 @every_pairing
 @pytest.mark.parametrize("sender", ["dialer", "listener"])
-def test_datagrams_are_as_large_as_both_are_set_to(dialer: str, listener: str, sender: str) -> None:
-    pump = Pump(dialer, listener, max_datagram_size=8192).connected()
+@pytest.mark.parametrize("size", [8192, 32_400, 65_000])
+def test_datagrams_are_as_large_as_both_are_set_to(dialer: str, listener: str, sender: str, size: int) -> None:
+    pump = Pump(dialer, listener, max_datagram_size=size).connected()
     here, there = ends(pump, sender)
     sizes: list[int] = []
 
@@ -71,9 +73,14 @@ def test_datagrams_are_as_large_as_both_are_set_to(dialer: str, listener: str, s
 
     pump.drop = note
     stream = here.connection.open_stream()
-    here.connection.send(stream, bytes(100_000), end=True)
+    content = random.Random(7).randbytes(300_000)
+    here.connection.send(stream, content, end=True)
     pump.run(lambda: there.ended(stream))
-    assert 8000 < max(sizes) <= 8192
+    assert there.data(stream) == content
+    largest = (
+        min(size, LARGEST_DATAGRAM_SIZE) if {"dialer": dialer, "listener": listener}[sender] == "aioquic" else size
+    )
+    assert largest - 200 < max(sizes) <= largest
 
 
 @every_pairing

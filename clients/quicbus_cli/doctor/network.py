@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quicbus.transport.connection import shown_address
+from quicbus.transport.endpoint import NEAR_DATAGRAM_SIZE
 from quicbus_cli.doctor.datagrams import PROBE_SIZE, Answer, Outcome, probe
 from quicbus_cli.doctor.finding import Finding, failure, ok, skipped, warning
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["check_path", "check_udp", "check_version", "measure_path", "sizes_for"]
 
 QUIC_VERSION = 1
-NEAR_SIZE = 8192
-"""What quicbus sends to this host itself (docs/design/transport.md)."""
 FAR_SIZE = 1440
 """About what qh3 finds by itself on Ethernet with IPv6 and a tunnel; docs/design/transport.md."""
 
@@ -60,7 +59,7 @@ def check_version(answer: Answer) -> Finding:
 
 def sizes_for(*, is_near: bool, configured: int | None) -> tuple[int, ...]:
     """Return the sizes that matter on a way: to this host or beyond, and the setting `max_datagram_size`."""
-    sizes = {PROBE_SIZE, FAR_SIZE, *((NEAR_SIZE,) if is_near else ()), *((configured,) if configured else ())}
+    sizes = {PROBE_SIZE, FAR_SIZE, *((NEAR_DATAGRAM_SIZE,) if is_near else ()), *((configured,) if configured else ())}
     return tuple(sorted(sizes))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from quicbus.client.urls import BrokerUrl
 from quicbus.identity import Authority
+from quicbus.transport.endpoint import NEAR_DATAGRAM_SIZE
 from quicbus_cli.doctor.datagrams import UNSPOKEN_VERSION, Answer, Outcome, make_probe, probe, read_versions
 from quicbus_cli.doctor.finding import State
 from quicbus_cli.doctor.names import check_name, resolve, route_error
@@ -111,11 +112,11 @@ def test_the_probe_is_a_long_header_of_a_version_that_is_kept_for_it() -> None:
 
 async def test_all_sizes_that_matter_pass_on_loopback(engine: str) -> None:
     sizes = sizes_for(is_near=True, configured=4096)
-    assert sizes == (1200, 1440, 4096, 8192)
+    assert sizes == (1200, 1440, 4096, NEAR_DATAGRAM_SIZE)
     async with quic_listener(engine, Authority.create()) as address:
         finding = check_path(await measure_path(address, sizes, LONG_S), sizes, 4096)
     assert finding.state is State.OK
-    assert "1,200, 1,440, 4,096 and 8,192 bytes" in finding.seen
+    assert f"1,200, 1,440, 4,096 and {NEAR_DATAGRAM_SIZE:,} bytes" in finding.seen
 
 
 @pytest.mark.parametrize(
