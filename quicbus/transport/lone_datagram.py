@@ -37,7 +37,7 @@ class LoneDatagram:
         self._is_fed = True
         if is_lone and 2 * size > self._acknowledge_size:
             self._acknowledge_size = 2 * size
-        return not is_lone or self.size > self._acknowledge_size
+        return not is_lone or self.size >= self._acknowledge_size
 
     def end_turn(self) -> bool:
         """Return whether anything was received in this turn; another one begins."""

@@ -393,7 +393,7 @@ async def test_small_datagrams_are_acknowledged_at_once_when_they_are_as_many_by
 ) -> None:
     [(quic, _)] = await bench.dial(1)
     size = len(quic.datagram(bytes(391)))
-    for number in range(1, ACKNOWLEDGE_SIZE // size + 1):
+    for number in range(1, -(-ACKNOWLEDGE_SIZE // size)):
         bench.feed(quic, bytes(391))
         bench.endpoint.turn_ended()
         assert quic.transmits == 0, f"after {number}"
@@ -403,12 +403,26 @@ async def test_small_datagrams_are_acknowledged_at_once_when_they_are_as_many_by
 
 
 @pytest.mark.usefixtures("standstill")
-async def test_of_large_datagrams_every_third_is_acknowledged_at_once(bench: Bench) -> None:
+@pytest.mark.parametrize("size", [1200, 1443, 32_400])
+async def test_every_second_datagram_of_full_size_is_acknowledged_at_once(bench: Bench, size: int) -> None:
     [(quic, _)] = await bench.dial(1)
+    payload = bytes(size - len(quic.datagram(b"")))
     for number in range(1, 7):
-        bench.feed(quic, bytes(8000))
+        bench.feed(quic, payload)
         bench.endpoint.turn_ended()
-        assert quic.transmits == number // 3, f"after {number}"
+        assert quic.transmits == number // 2, f"after {number}"
+
+
+@pytest.mark.usefixtures("standstill")
+async def test_after_a_large_datagram_smaller_ones_are_acknowledged_together(bench: Bench) -> None:
+    [(quic, _)] = await bench.dial(1)
+    bench.feed(quic, bytes(8000))
+    for _ in range(4):
+        bench.endpoint.turn_ended()
+        assert quic.transmits == 0
+        bench.feed(quic, bytes(2000))
+    bench.endpoint.turn_ended()
+    assert quic.transmits == 1
 
 
 async def test_a_lone_datagram_that_may_open_the_window_has_what_waits_sent_at_once(bench: Bench) -> None:
