@@ -86,6 +86,10 @@ class AioquicConnection(_library.LibraryConnection):
         streams = cast("Any", self._quic)._streams.values()
         return sum([stream.sender._buffer_stop - stream.sender._buffer_start for stream in streams])
 
+    @property
+    def round_trip_s(self) -> float:
+        return 0.0 if self._was_told else cast("float", cast("Any", self._quic)._loss._rtt_smoothed)
+
     def receive(self, datagram: bytes, now: float) -> None:
         numbers = self._numbers
         if numbers is None:

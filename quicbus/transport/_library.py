@@ -162,6 +162,10 @@ class LibraryConnection:
     def unsent_size(self) -> int:
         raise NotImplementedError
 
+    @property
+    def round_trip_s(self) -> float:
+        raise NotImplementedError
+
     def _datagrams_to_send(self, now: float) -> list[bytes]:
         return [datagram for datagram, _ in self._quic.datagrams_to_send(now)]
 

@@ -124,6 +124,11 @@ class Qh3Connection(_library.LibraryConnection):
             return cast("int", core.get_send_buffer_size())
         return 0 if self._was_told else cast("int", cast("Any", self._quic).get_send_buffer_size())
 
+    @property
+    def round_trip_s(self) -> float:
+        core = self._live_core()
+        return 0.0 if core is None else core.smoothed_rtt or 0.0
+
     def receive(self, datagram: bytes, now: float) -> None:
         core = self._live_core() if datagram else None
         if core is None:

@@ -20,7 +20,7 @@ from quicbus.transport.engine import (
     cut_reason,
 )
 from quicbus.transport.key_updates import KeyUpdates
-from quicbus.transport.lone_datagram import LoneDatagram
+from quicbus.transport.lone_datagram import FAR_ROUND_TRIP_S, LoneDatagram
 from quicbus.transport.path import AMPLIFICATION
 from quicbus.transport.pings import Pings
 from quicbus.transport.undelivered import UndeliveredBytes
@@ -260,6 +260,8 @@ class EndpointConnection:
         if self.wants_to_send or not was_fed or self.is_stranger or self._closing is not None:
             return None
         if not self.is_complete or self._unanswered_since is not None or self._quic.unsent_size:
+            return None
+        if self._quic.round_trip_s >= FAR_ROUND_TRIP_S:
             return None
         return self._lone.acknowledge_at if now < self._lone.acknowledge_at else None
 

@@ -163,6 +163,11 @@ class EngineConnection(Protocol):
         ...
 
     @property
+    def round_trip_s(self) -> float:
+        """The smoothed round trip (RFC 9002 section 5.3); 0 before it is known."""
+        ...
+
+    @property
     def rejected_size(self) -> int:
         """Bytes of datagrams, in all, that this connection did not authenticate or had seen before: forged, damaged,
         replayed. At most what there was; until the handshake is complete the engine may count none."""

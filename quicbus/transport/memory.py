@@ -106,6 +106,10 @@ class MemoryConnection:
     def unsent_size(self) -> int:
         return self._outgoing.unsent_size
 
+    @property
+    def round_trip_s(self) -> float:
+        return 0.0
+
     def connect(self, now: float) -> None:
         self._heard = now
         self._is_started = True

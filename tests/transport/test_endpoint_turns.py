@@ -15,7 +15,7 @@ from quicbus.transport import excess
 from quicbus.transport._packets import MEMORY_VERSION
 from quicbus.transport.endpoint import MAX_TURNS_BEHIND, TIMER_GRANULARITY_S, Endpoint, EndpointSettings, Listener
 from quicbus.transport.engine import EngineConfiguration, EngineEvent, HandshakeCompleted, StreamData, Terminated
-from quicbus.transport.lone_datagram import ACKNOWLEDGE_SIZE
+from quicbus.transport.lone_datagram import ACKNOWLEDGE_SIZE, FAR_ROUND_TRIP_S
 from quicbus.transport.memory_network import MemoryNetwork
 from quicbus.transport.network import Path
 from tests.transport.pump import dialing
@@ -37,6 +37,7 @@ class FakeConnection:
 
     made = 0
     unsent_size = rejected_size = rejected_datagrams = 0
+    round_trip_s = 0.0
 
     def __init__(self) -> None:
         FakeConnection.made += 1
@@ -431,6 +432,18 @@ async def test_a_lone_datagram_that_may_open_the_window_has_what_waits_sent_at_o
     bench.feed(quic)
     bench.endpoint.turn_ended()
     assert quic.transmits == 1
+
+
+@pytest.mark.usefixtures("standstill")
+@pytest.mark.parametrize(("round_trip_s", "transmits"), [(0.0, 0), (0.0099, 0), (FAR_ROUND_TRIP_S, 1), (0.2, 1)])
+async def test_over_a_far_path_the_engine_says_how_long_an_acknowledgement_waits(
+    bench: Bench, round_trip_s: float, transmits: int
+) -> None:
+    [(quic, _)] = await bench.dial(1)
+    quic.round_trip_s = round_trip_s
+    bench.feed(quic)
+    bench.endpoint.turn_ended()
+    assert quic.transmits == transmits
 
 
 @pytest.mark.parametrize("event", [None, HandshakeCompleted(bytes(32))], ids=["on the way", "complete"])

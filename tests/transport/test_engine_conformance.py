@@ -74,6 +74,22 @@ def test_no_stream_data_comes_before_the_handshake_is_complete(dialer: str, list
     assert kinds.index(seam.HandshakeCompleted) < kinds.index(seam.StreamData)
 
 
+@encrypted_pairing
+def test_each_side_measures_the_round_trip(dialer: str, listener: str) -> None:
+    pump = Pump(dialer, listener)
+    assert pump.dialer.connection.round_trip_s == 0
+    pump.connected()
+    for side in pump.both():
+        stream = side.connection.open_stream()
+        for _ in range(20):
+            side.connection.send(stream, b"data")
+            pump.run_for(ROUND_TRIP_S)
+        assert side.connection.round_trip_s == pytest.approx(ROUND_TRIP_S, rel=0.2)
+    pump.dialer.connection.close(0, "")
+    pump.run_for(ROUND_TRIP_S)
+    assert [side.connection.round_trip_s for side in pump.both()] == [0, 0]
+
+
 @every_pairing
 def test_the_binding_of_another_connection_differs(dialer: str, listener: str) -> None:
     bindings = {Pump(dialer, listener).connected().dialer.binding for _ in range(3)}
