@@ -126,7 +126,7 @@ class Qh3Connection(_library.LibraryConnection):
 
     @property
     def round_trip_s(self) -> float:
-        core = self._live_core()
+        core = None if self._was_told else cast("Any", self._quic)._core
         return 0.0 if core is None else core.smoothed_rtt or 0.0
 
     def receive(self, datagram: bytes, now: float) -> None:

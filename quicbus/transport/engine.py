@@ -164,7 +164,7 @@ class EngineConnection(Protocol):
 
     @property
     def round_trip_s(self) -> float:
-        """The smoothed round trip (RFC 9002 section 5.3); 0 before it is known."""
+        """The smoothed round trip (RFC 9002 section 5.3); 0 before it is known, after the end, and in memory."""
         ...
 
     @property

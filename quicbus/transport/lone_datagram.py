@@ -10,8 +10,8 @@ ACKNOWLEDGE_WITHIN_S: Final = 0.005
 """A fifth of the 25 ms that both engines announce and senders allow for (RFC 9000 section 13.2.1). The engines' own
 1 ms is over before most answers come."""
 FAR_ROUND_TRIP_S: Final = 0.010
-"""From here on nothing waits but by the engines' own 1 ms: datagrams are lost now and then, which senders notice by the
-acknowledgement of later ones, and while it waits what was lost does, too."""
+"""From here on an acknowledgement waits no longer than the engines themselves let it, 1 ms: over such paths datagrams
+are lost, which senders notice by the acknowledgement of later ones."""
 ACKNOWLEDGE_SIZE: Final = 2400
 """Bytes that are acknowledged at once: two datagrams of 1,200 bytes (section 13.2.2), or of the largest size that came.
 That is the least window which a sender falls back to (RFC 9002 section 7.2), so that none waits for what is held back

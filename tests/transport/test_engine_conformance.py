@@ -75,8 +75,12 @@ def test_no_stream_data_comes_before_the_handshake_is_complete(dialer: str, list
 
 
 @encrypted_pairing
-def test_each_side_measures_the_round_trip(dialer: str, listener: str) -> None:
-    pump = Pump(dialer, listener)
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_each_side_measures_the_round_trip(dialer: str, listener: str, is_traced: bool, tmp_path: Path) -> None:
+    qlog_dir = tmp_path if is_traced else None
+    pump = Pump(
+        dialer, listener, dials=replace(dialing(), qlog_dir=qlog_dir), listens=replace(listening(), qlog_dir=qlog_dir)
+    )
     assert pump.dialer.connection.round_trip_s == 0
     pump.connected()
     for side in pump.both():
